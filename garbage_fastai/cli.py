@@ -56,7 +56,7 @@ def main(
         print(f'garbage-fastai: {explain(e)}', file=sys.stderr)
         sys.exit(exit_code(e))
 
-# %% ../nbs/16_cli.ipynb #d8259ccb
+# %% ../nbs/16_cli.ipynb #eae97442
 Out = Annotated[Path, typer.Option('--out', help='Where to write')]
 
 @app.command()
@@ -67,21 +67,14 @@ def scan(
     "Look through a folder: how many photos a class, and which files can't be used."
     from garbage_fastai.images import scan_images
     from garbage_fastai.datasets import get_dataset
-    from garbage_fastai.table import write_file
+    from garbage_fastai.table import print_bad, write_file
     table = scan_images(get_dataset(folder), progress=sys.stderr.isatty())
     if not len(table): raise ValueError(f"no photos in {folder}: give a folder that holds some")
     for label,n in table.loc[table['ok'], 'label'].value_counts().sort_index().items(): print(f'{n:6}  {label or "(no class)"}')
-    _print_bad(table)
+    print_bad(table)
     if out:
         write_file(out, table.to_csv(index=False))
         print(f'table: {out}')
-
-# %% ../nbs/16_cli.ipynb #a11274fe
-def _print_bad(table, most=20):
-    "Name the files that could not be used"
-    bad = table[~table['ok'].astype(bool)]
-    for r in bad.head(most).itertuples(): print(f'left out {r.path!a}: {r.reason}' if not str(r.path).isprintable() else f'left out {r.path}: {r.reason}')
-    if len(bad)>most: print(f'... and {len(bad)-most} more')
 
 # %% ../nbs/16_cli.ipynb #e6ba2646
 def _number_or_word(text, what, words):
@@ -146,7 +139,7 @@ def evaluate(
     print(f'accuracy {ev.accuracy:.1%} (95% interval {lo:.1%} to {hi:.1%}, {ev.n} photos)')
     for actual,predicted,n in ev.most_confused()[:5]: print(f'{n:6}  {actual} taken for {predicted}')
 
-# %% ../nbs/16_cli.ipynb #ff5d734d
+# %% ../nbs/16_cli.ipynb #184f5bf9
 @app.command()
 def predict(
     model:Annotated[Path, typer.Argument(help='A run folder, or its model folder')],
@@ -158,9 +151,10 @@ def predict(
 ):
     "Sort photos: one row a photo, with its class and how sure the model is."
     from garbage_fastai.run import predict_photos
+    from garbage_fastai.table import print_bad
     preds = predict_photos(model, photos[0] if len(photos)==1 else photos, out, copy_into, bs=bs, precision=precision, progress=sys.stderr.isatty())
     for label,n in preds.loc[preds['ok'], 'predicted'].value_counts().items(): print(f'{n:6}  {label}')
-    _print_bad(preds)
+    print_bad(preds)
     print(f'predictions: {out}')
 
 # %% ../nbs/16_cli.ipynb #5cd739dd

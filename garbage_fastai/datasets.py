@@ -9,19 +9,18 @@ __all__ = ['DATASETS', 'MAX_FILES', 'MAX_BYTES', 'MAX_RATIO', 'KnownDataset', 'd
            'whole_folder', 'safe_unpack', 'cache_dir', 'data_dir', 'local_copy', 'get_data_file', 'compare_counts',
            'get_dataset']
 
-# %% ../nbs/01_datasets.ipynb #23fa0e4a
+# %% ../nbs/01_datasets.ipynb #8ff60570
 import difflib, errno, hashlib, lzma, os, re, secrets, shutil, stat, struct, tarfile, time, unicodedata, warnings
 import zipfile, zlib
 from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from .images import find_images
 
-# %% ../nbs/01_datasets.ipynb #7987c7ee
-@dataclass(frozen=True)
-class KnownDataset:
+# %% ../nbs/01_datasets.ipynb #d7291c47
+class KnownDataset(NamedTuple):
     "What is known about a public dataset"
     name:str # What `get_dataset` is asked for
     title:str # The name in prose
@@ -31,8 +30,8 @@ class KnownDataset:
     archives:tuple = () # File names that the archive goes by, the usual one first
     url:str = '' # Where the archive downloads without an account; empty if nowhere
     folder:str = '' # Name of the folder inside the archive, looked for as well
-    counts:dict = field(default_factory=dict) # Photos in each class
-    files:dict = field(default_factory=dict) # Side files (such as a published split): name -> URL
+    counts:dict = {} # Photos in each class
+    files:dict = {} # Side files (such as a published split): name -> URL
 
 # %% ../nbs/01_datasets.ipynb #2005e6d3
 _trashnet = 'https://github.com/garythung/trashnet'

@@ -45,7 +45,7 @@ def sample_dir(tmp_path_factory):
     "A small drawn sample: one folder a class. Shared, so only to be read"
     from garbage_fastai.sample import draw_sample
     dest = tmp_path_factory.mktemp('sample')/'sample'
-    draw_sample(dest, n=12, size=96, seed=0)
+    draw_sample(dest, n=12, size=(96,96), seed=0)
     return dest
 
 @pytest.fixture(autouse=True)

@@ -349,8 +349,7 @@ def serve(folder):
     finally: s.shutdown(); s.server_close()
 
 def known_at(monkeypatch, url):
-    import dataclasses
-    monkeypatch.setitem(DATASETS, 'trashnet', dataclasses.replace(DATASETS['trashnet'], url=url, files={'list.txt': url.rsplit('/', 1)[0]+'/list.txt'}))
+    monkeypatch.setitem(DATASETS, 'trashnet', DATASETS['trashnet']._replace(url=url, files={'list.txt': url.rsplit('/', 1)[0]+'/list.txt'}))
 
 def test_download(tmp_path, monkeypatch, capfd):
     make_zip(tmp_path/'www/data.zip', TRASHNET)
