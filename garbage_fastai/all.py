@@ -7,7 +7,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/18_all.ipynb #5d149d89
+# %% ../nbs/18_all.ipynb #edb753d6
+from .table import *
 from .images import *
 from .sample import *
 from .datasets import *

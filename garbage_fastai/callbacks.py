@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'has_fast_bf16', 'pick_precision', 'DevicePrecision', 'precision_callbacks', 'BestModel',
-           'plot_training', 'LiveGraph']
+           'AverageWeights', 'plot_training', 'LiveGraph']
 
 # %% ../nbs/07_callbacks.ipynb #8b64f1aa
 from fastai.vision.all import *
@@ -92,6 +92,35 @@ class BestModel(SaveModelCallback):
 
     def after_fit(self):
         if self.best_epoch is not None: self.learn.load(self.fname, with_opt=self.with_opt, weights_only=True)
+
+# %% ../nbs/07_callbacks.ipynb #fe62d718
+class AverageWeights(Callback):
+    "Validate, and end up with, a running average of the weights"
+    order = SaveModelCallback.order + 5  # hands the live weights back after the best ones were saved
+    def __init__(self,
+        decay:float=.99 # Share of the old average that each step keeps, once some steps are done
+    ): self.decay,self.avg,self.live = decay,None,None
+
+    def before_fit(self):
+        self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self, 'gather_preds')
+        self.avg,self.live,self.n = None,None,0
+
+    def after_batch(self):
+        if not self.training: return
+        sd = self.model.state_dict()
+        if self.avg is None: self.avg = {k:v.detach().clone() for k,v in sd.items()}
+        self.n += 1
+        w = 1 - min(self.decay, (1+self.n)/(10+self.n))
+        for k,v in sd.items(): self.avg[k].lerp_(v, w) if v.is_floating_point() else self.avg[k].copy_(v)
+
+    def before_validate(self):
+        if self.avg is None: return
+        self.live = {k:v.detach().clone() for k,v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.avg)
+
+    def after_epoch(self):
+        if self.live is not None and self.epoch < self.n_epoch-1: self.model.load_state_dict(self.live)
+        self.live = None
 
 # %% ../nbs/07_callbacks.ipynb #ef07302d
 def plot_training(

@@ -132,3 +132,12 @@ def test_no_large_or_binary_files():
     bad = [f'{f} ({(ROOT/f).stat().st_size / 1e6:.1f} MB)' for f in repo_files()
            if f.suffix in weights | archives or (ROOT/f).stat().st_size > 2e6]
     assert not bad, f'does not belong in the repository: {", ".join(bad)}'
+
+def test_public_names_are_unique():
+    "`from garbage_fastai.all import *` would silently keep one of two things of the same name"
+    homes = {}
+    for py in MODULES:
+        if py.stem in ('all', 'cli'): continue
+        for n in getattr(_import(py), '__all__', []): homes.setdefault(n, []).append(py.stem)
+    twice = {n: mods for n,mods in homes.items() if len(mods) > 1}
+    assert not twice, f'named twice: {twice}'
