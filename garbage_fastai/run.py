@@ -8,13 +8,13 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/run.html.md"""
 __all__ = ['RECIPE', 'check_out', 'clear_run', 'write_json', 'prepare_table', 'fit_recipe', 'train_run', 'print_epoch',
            'finish_run', 'find_model_dir', 'evaluate_model', 'copy_sorted', 'predict_photos']
 
-# %% ../nbs/15_run.ipynb #936262ff
+# %% ../nbs/15_run.ipynb #e652aa4b
 import io, json, os, shutil, tempfile, time, warnings
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
 from .images import find_images, scan_images
 from .datasets import get_dataset
-from .splits import split_images, check_splits, split_hash
+from .splits import split_images, split_hash
 from .data import build_dataloaders, hw
 from .models import PACKAGED, arch_name, find_arch
 from .callbacks import AverageWeights, BestModel, pick_precision
@@ -47,12 +47,13 @@ def check_out(
     except OSError as e: raise OSError(f"can't write into --out {out} ({e.strerror}): give another folder, or mend its permissions") from None
     return out
 
-# %% ../nbs/15_run.ipynb #f09ce7f8
+# %% ../nbs/15_run.ipynb #46a20231
 def clear_run(
     out:Path # A run folder
 ):
-    "Remove all that a run left in `out`"
-    for p in out.iterdir(): shutil.rmtree(p) if p.is_dir() else p.unlink()
+    "Remove what a run left in `out`, and nothing that a person put there"
+    for name in ('config.json','splits.csv','lr_find.csv','history.csv','predictions.csv','metrics.json','report.html'): (out/name).unlink(missing_ok=True)
+    for name in ('model','models'): shutil.rmtree(out/name, ignore_errors=True)
 
 # %% ../nbs/15_run.ipynb #5efe21b8
 def write_json(
@@ -62,7 +63,7 @@ def write_json(
     "Write JSON so that a reader sees the old file or the new one, never half of it"
     write_file(path, json.dumps(obj, indent=1, ensure_ascii=False, default=str))
 
-# %% ../nbs/15_run.ipynb #2b4fc42d
+# %% ../nbs/15_run.ipynb #e5e95591
 def prepare_table(
     data:str|Path, # A folder with one sub-folder a class, an archive, or a known name such as 'trashnet' or 'sample'
     split:str='50/25/25', # Shares of train, valid and test in percent; 'published'; or a CSV file
@@ -71,7 +72,6 @@ def prepare_table(
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Find, look through and split the photos"
     table = split_images(scan_images(get_dataset(data), progress=progress, folder_only=True), split, seed=seed)
-    check_splits(table)
     counts = table['split'].value_counts()
     print(f"{int(table['ok'].sum())} photos of {table['label'].nunique()} classes: " + ', '.join(f'{counts[s]} {s}' for s in ('train','valid','test') if s in counts))
     print_bad(table)

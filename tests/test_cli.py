@@ -133,8 +133,10 @@ def test_a_run_is_not_overwritten_unasked(run, sample_dir, tmp_path, capsys):
     assert fingerprint(run) == before
     again = tmp_path/'again'
     shutil.copytree(run, again)
+    (again/'notes.txt').write_text('mine')
     assert call('train', sample_dir, '--out', again, '--overwrite', *TINY, '--seed', 7) == 0
     assert json.loads((again/'config.json').read_text())['seed'] == 7
+    assert (again/'notes.txt').read_text() == 'mine'
 
 def test_out_without_permission(sample_dir, tmp_path, capsys):
     file = tmp_path/'file'
