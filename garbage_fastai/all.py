@@ -8,12 +8,16 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/all.html.md"""
 __all__ = []
 
 # %% ../nbs/18_all.ipynb #edb753d6
-from .table import *
 from .images import *
 from .sample import *
+from .table import *
+from .infer import *
 from .datasets import *
+from .embed import *
+from .duplicates import *
 from .splits import *
 from .augment import *
+from .background import *
 from .data import *
 from .models import *
 from .callbacks import *
@@ -21,12 +25,21 @@ from .learner import *
 from .features import *
 from .predict import *
 from .evaluate import *
+from .calibrate import *
+from .compare import *
 from .report import *
 from .export import *
+from .quality import *
+from .labels import *
+from .stress import *
+from .cam import *
 from .run import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
-from . import (table, images, sample, datasets, splits, augment, data, models, callbacks, learner, features, predict,
-                            evaluate, report, export, run)
-__all__ = [n for m in (table, images, sample, datasets, splits, augment, data, models, callbacks, learner, features, predict,
-                       evaluate, report, export, run) for n in m.__all__]
+from . import (
+    images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
+    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, run)
+_modules = (
+    images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
+    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, run)
+__all__ = [n for m in _modules for n in m.__all__]

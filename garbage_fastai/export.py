@@ -16,8 +16,9 @@ from safetensors.torch import save_file, load_file
 import garbage_fastai
 from .data import photo_loader
 from .models import find_arch
-from .predict import norm_stats, torch_forward, predict_table
-from .callbacks import DevicePrecision
+from .infer import torch_forward
+from .predict import norm_stats, predict_table
+from .calibrate import mark_sure, scale_confidence
 
 # %% ../nbs/12_export.ipynb #49bacb5b
 _FORMAT = 1  # goes up when an older reader could not understand the folder
@@ -31,7 +32,7 @@ def versions() -> dict: # Package -> version
 def export_model(
     learn:Learner, # From `build_learner`
     folder:str|Path, # Made anew; an older model folder there is replaced in one step
-    **info # What else to keep in `model.json`, such as metrics or the split's hash
+    **info # What else to keep in `model.json`: metrics, the split's hash, and `temperature` and `threshold`, which `Predictor` applies
 ) -> Path: # The folder
     "Write a model folder: `model.safetensors` and `model.json`"
     folder = Path(folder)
@@ -97,15 +98,19 @@ class Predictor:
         precision:str='auto', # See `pick_precision`
         device=None # None: GPU where there is one
     ):
-        model,self.config = load_exported(folder)
+        self.model,self.config = load_exported(folder)
         self.vocab,self.size,self.resize = self.config['vocab'],tuple(self.config['size']),self.config['resize']
-        self.forward = torch_forward(model, self.config['mean'], self.config['std'], precision, default_device() if device is None else device)
+        self.forward = torch_forward(self.model, self.config['mean'], self.config['std'], precision, default_device() if device is None else device)
 
     def predict(self,
         photos, # A folder, a file, a list of files, or a table with column `path`
         bs:int=64, # Photos a batch
         workers:int|None=None, # Threads that decode; None: one a core
-        progress:bool=True # Show a progress bar
+        progress:bool=True, # Show a progress bar
+        change=None, # A function of (pixels, path) that gives other pixels: see `map_images`
+        cache:dict|None=None # Path -> pixels, to decode only once over several calls: see `map_images`
     ) -> pd.DataFrame: # As from `predict_images`: one row a photo, bad files with a reason
         "Predict every photo, in one pass"
-        return predict_table(self.forward, photos, self.vocab, self.size, self.resize, bs, workers, progress)
+        preds = predict_table(self.forward, photos, self.vocab, self.size, self.resize, bs, workers, progress, change, cache)
+        if 'temperature' in self.config: preds = scale_confidence(preds, self.config['temperature'])
+        return mark_sure(preds, self.config['threshold']) if 'threshold' in self.config else preds

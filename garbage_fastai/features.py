@@ -10,7 +10,8 @@ __all__ = ['split_head', 'compute_features', 'head_learner', 'fit_head', 'find_l
 # %% ../nbs/08a_features.ipynb #92fdab99
 from fastai.vision.all import *
 from torch.utils.data import TensorDataset
-from .callbacks import DevicePrecision
+from .infer import low_precision, pick_format
+from .callbacks import used_precision
 
 # %% ../nbs/08a_features.ipynb #990da14e
 def split_head(
@@ -27,18 +28,16 @@ def compute_features(
     progress:bool=True # Show a progress bar
 ) -> list: # Two pairs (features, targets) for train and valid; features of shape (photos*views, n)
     "Run the body and the pooling over all photos once"
-    body,device = nn.Sequential(learn.model[0], split_head(learn.model[1])[0]).eval(),learn.dls.device
-    cb = first(learn.cbs.filter(risinstance(DevicePrecision)))
-    dtype = None if cb is None else torch.float16 if cb.amp_mode.value=='fp16' else torch.bfloat16
-    fmt = torch.preserve_format if dtype is None else torch.channels_last
-    body.to(memory_format=fmt)
+    device,precision = learn.dls.device,used_precision(learn)
+    fmt = pick_format(precision, device)
+    body = nn.Sequential(learn.model[0], split_head(learn.model[1])[0]).eval().to(memory_format=fmt)
     def run(dl, bar):
         res = []
-        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            for x,y in bar(dl): res.append((body(x.as_subclass(Tensor).to(memory_format=fmt)).float().cpu(), y.as_subclass(Tensor).cpu()))
+        with torch.inference_mode(), low_precision(precision, device):
+            for x,y in bar(dl): res.append((body(x.as_subclass(Tensor).contiguous(memory_format=fmt)).float().cpu(), y.as_subclass(Tensor).cpu()))
         return [torch.cat(o).clone() for o in zip(*res)]
     train = learn.dls.train.new(drop_last=False)
-    runs = [run(train, partial(progress_bar, display=progress, leave=False)) for _ in range(views)]
+    runs = [run(train, partial(progress_bar, leave=False) if progress else L) for _ in range(views)]
     return [[torch.cat(o) for o in zip(*runs)], run(learn.dls.valid, L)]
 
 # %% ../nbs/08a_features.ipynb #dbdc2a74

@@ -10,7 +10,8 @@ __all__ = ['count_labels', 'class_weights', 'build_learner']
 # %% ../nbs/08_learner.ipynb #5bf44d33
 from fastai.vision.all import *
 from fastai.callback.training import BnFreeze
-from .models import (PACKAGED, packaged_weights, read_weights, hub_errors, find_arch, arch_name, freeze_splitter,
+from .embed import PACKAGED, packaged_weights
+from .models import (read_weights, hub_errors, find_arch, arch_name, freeze_splitter,
                                    body_stages, speed_up_depthwise)
 from .callbacks import precision_callbacks
 

@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/report.html.md"""
 
 # %% auto #0
 __all__ = ['REPORT_CSS', 'REPORT_TEMPLATE', 'thumbnail_uri', 'figure_uri', 'interval_words', 'duration_words', 'read_run',
-           'scored', 'copy_notes', 'report_facts', 'write_report']
+           'scored', 'copy_notes', 'leak_notes', 'report_facts', 'write_report']
 
 # %% ../nbs/11_report.ipynb #fc647d47
 import base64, io, json, shlex
@@ -18,7 +18,9 @@ from types import SimpleNamespace
 from jinja2 import Environment
 from matplotlib.figure import Figure
 from .table import read_predictions, write_file
+from .duplicates import find_leaks
 from .evaluate import Evaluation, photo_or_tile, plot_history
+from .calibrate import plot_coverage, plot_reliability
 
 # %% ../nbs/11_report.ipynb #cc7e2421
 def _uri(data, kind): return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
@@ -109,6 +111,21 @@ def copy_notes(
             notes.append(f'{len(groups)} set{"s" if len(groups) > 1 else ""} of byte-identical photos {what}: {", ".join(groups[:5])}{more}.')
     return notes
 
+# %% ../nbs/11_report.ipynb #e7e048b3
+def leak_notes(
+    table:pd.DataFrame, # Photos with path, label, split and group
+    preds:pd.DataFrame # Predictions of the photos that judge
+)->list: # Sentences, none if nothing leaks
+    "Name photos that have a duplicate in train, and say what the accuracy is without them"
+    if not {'group', 'split'} <= set(table.columns): return []
+    leaks = find_leaks(table[~_is_bad(table)])
+    if not len(leaks): return []
+    named = ', '.join(f'{_tail(o.path)} ~ {_tail(o.twin)}' for o in leaks.head(5).itertuples())
+    note = f'{len(leaks)} valid or test photo{"s have" if len(leaks) > 1 else " has"} a duplicate in train, which can flatter the result: {named}{", ..." if len(leaks) > 5 else ""}.'
+    clean = preds[~preds['path'].isin(leaks['path'])]
+    if 0 < len(clean) < len(preds): note += f' Without them {100*Evaluation(clean).accuracy:.1f}% are right instead of {100*Evaluation(preds).accuracy:.1f}%.'
+    return [note]
+
 # %% ../nbs/11_report.ipynb #bef1e9fd
 def _axes():
     with plt.style.context('default'): return Figure(figsize=(4.8, 3.1), layout='constrained').add_subplot()
@@ -144,6 +161,15 @@ def _matrix_chart(ev):
     ev.plot_confusion_matrix(normalize=True, plot_txt=False, title='', ax=ax)
     ax.tick_params(labelsize=7 if len(ev.vocab) < 60 else 4)
     return dict(src=figure_uri(ax.figure), alt=f'Confusion matrix of {len(ev.vocab)} classes, as shares of each actual class')
+
+def _sure_charts(ev, threshold):
+    if ev.probs is None or ev.n < 15: return []
+    fig = Figure(figsize=(4.8, 4.6), layout='constrained')
+    with plt.style.context('default'): axs = fig.subplots(2, height_ratios=(4, 1), sharex=True)
+    plot_reliability(ev, title='', axs=axs)
+    ax = _axes()
+    plot_coverage(ev, threshold, title='', ax=ax)
+    return [dict(src=figure_uri(f), alt=alt) for f,alt in ((fig, 'Share of right answers against confidence'), (ax.figure, 'Accuracy against the share of photos that are answered'))]
 
 # %% ../nbs/11_report.ipynb #915e1fd6
 def _photo_maker(config):
@@ -206,7 +232,7 @@ def report_facts(
     top = [photo(o.path, f'{o.label}, predicted {o.predicted}', label=o.label, predicted=o.predicted, confidence=o.confidence, loss=o.loss) for o in ev.top_losses(n_top).itertuples(index=False) if not np.isnan(o.loss)]
     data = Path(str(cfg['data'])).name if cfg.get('data') else ''
     made = ' with '.join(o for o in (data, str(cfg.get('arch', ''))) if o)
-    seconds = cfg.get('seconds')
+    seconds,alone = cfg.get('seconds'),r.metrics.get('alone') or {}
     if isinstance(seconds, dict): seconds = sum(v for k,v in seconds.items() if k != 'evaluate')
     tiles = [(f'{split} photos' if split else 'photos', ev.n), ('classes', len(ev.vocab)), ('macro F1', f'{ev.macro_f1:.3f}'), ('model', cfg.get('arch')),
              ('epochs', cfg.get('epochs')), ('training time', duration_words(seconds) if isinstance(seconds, (int, float)) else None),
@@ -215,7 +241,7 @@ def report_facts(
     return dict(ev=ev, split=split, title=title or (f'Sorting {made}' if made else 'A sorted folder of photos'), lo=ev.accuracy_ci95[0], hi=ev.accuracy_ci95[1],
         f1_ci=ev.macro_f1_ci95, words=interval_words(*ev.accuracy_ci95), right=int(cm.trace()), tiles=[o for o in tiles if o[1] not in (None, '')],
         cols=cols, counts=counts, samples=samples, bad=[(_tail(p), w) for p,w in zip(bad['path'], bad['reason'])], n_bad=len(bad),
-        notes=copy_notes(table), lr=_lr_chart(r.lr_find, cfg.get('lr_suggestion', cfg.get('lr_found'))) if r.lr_find is not None else None,
+        notes=copy_notes(table) + leak_notes(table, ev.preds), alone=alone, sure=_sure_charts(ev, alone.get('threshold')) if alone else [], lr=_lr_chart(r.lr_find, cfg.get('lr_suggestion', cfg.get('lr_found'))) if r.lr_find is not None else None,
         curves=_curves(r.history) if r.history is not None else [], per=list(per.itertuples()), axis=axis, cm=cm, shade=_shade(cm),
         matrix=_matrix_chart(ev) if len(ev.vocab) > 20 else None, pairs=pairs, top=top, model=model, run=str(r.folder),
         config=list(_flat(cfg)), limits=list(_limits(ev, split, r, len(bad))))
@@ -281,7 +307,7 @@ REPORT_TEMPLATE = '''<!doctype html>
 <small>From 0 to 100%. The band is the 95% interval of the accuracy (Wilson), {{ pct(lo) }} to {{ pct(hi) }}; macro F1 lies between {{ '%.3f'|format(f1_ci[0]) }} and {{ '%.3f'|format(f1_ci[1]) }} (bootstrap).</small>
 <dl class="tiles">{% for k,v in tiles %}<div><dt>{{ k }}</dt><dd>{{ v }}</dd></div>{% endfor %}</dl></section>
 <nav><a href="#photos">The photos</a>{% if lr or curves %}<a href="#training">Training</a>{% endif %}<a href="#results">Class by class</a>{% if pairs %}<a href="#confused">Most confused</a>{% endif %}
-{% if top %}<a href="#losses">Hardest photos</a>{% endif %}{% if model %}<a href="#use">Use the model</a>{% endif %}{% if config %}<a href="#record">What was run</a>{% endif %}<a href="#limits">Limits</a></nav></header>
+{% if top %}<a href="#losses">Hardest photos</a>{% endif %}{% if alone and alone.n %}<a href="#sure">When to ask</a>{% endif %}{% if model %}<a href="#use">Use the model</a>{% endif %}{% if config %}<a href="#record">What was run</a>{% endif %}<a href="#limits">Limits</a></nav></header>
 <main>
 <section id="photos"><h2>The photos</h2>
 {% if cols %}<p class="soft">{% for c in cols %}<span class="key"><i class="s{{ loop.index0 }}"></i>{{ c }}</span>{% endfor %}</p>{% endif %}
@@ -312,6 +338,9 @@ REPORT_TEMPLATE = '''<!doctype html>
 {% if top %}<section id="losses"><h2>Hardest photos</h2><p>The photos with the largest loss: those where the model gave the true class the least probability. Look for wrong labels, odd photos, and what the model has not learned to see.</p><div class="grid">
 {% for t in top %}<figure>{{ img(t) }}<figcaption><span class="true">{{ t.label }}</span>, predicted {% if t.label != t.predicted %}<span class="wrong">{{ t.predicted }}</span>{% else %}right{% endif %}, {{ pct(t.confidence, 0) }}<br><small>{{ t.name }}, loss {{ '%.2f'|format(t.loss) }}</small></figcaption></figure>
 {% endfor %}</div></section>{% endif %}
+{% if alone and alone.n %}<section id="sure"><h2>When to ask a person</h2>
+<p>{% if alone.sure %}Answers that the model gives with a confidence of {{ pct(alone.threshold) }} or more are marked as sure. Of the {{ split }} photos these are {{ pct(alone.coverage, 0) }}, and {{ pct(alone.precision) }} of them are right (95% interval {{ pct(alone.precision_ci95[0]) }} to {{ pct(alone.precision_ci95[1]) }}; {{ pct(alone.wanted, 0) }} were wanted). The others are for a person.{% else %}No confidence was high enough to be {{ pct(alone.wanted, 0) }} right on the validation photos: a person should look at every answer.{% endif %} The confidence that counts as sure was chosen on the validation photos.</p>
+<div class="charts">{% for c in sure %}<figure>{{ img(c, 'chart') }}<figcaption class="soft">{% if loop.first %}On the diagonal, an answer is right as often as its confidence says.{% else %}The fewer photos the model answers, surest first, the more of its answers are right.{% endif %}</figcaption></figure>{% endfor %}</div></section>{% endif %}
 {% if model %}<section id="use"><h2>Use the model</h2><p>On the command line, for files or folders. The second line also copies each photo into a folder named as its class; your photos stay where they are.</p>
 <pre>garbage-fastai predict {{ model }} PHOTOS --out predictions.csv
 garbage-fastai predict {{ model }} PHOTOS --out predictions.csv --copy-into sorted</pre><p>In Python:</p>

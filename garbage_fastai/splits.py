@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from .datasets import dataset_info, get_data_file
+from .duplicates import group_duplicates
 from .table import write_file
 
 # %% ../nbs/02_splits.ipynb #081680e4
@@ -270,12 +271,15 @@ def split_images(
     table:pd.DataFrame, # One row a photo, as from `scan_images`: `path`, `label`, and if present `ok` and `group`
     how:str|tuple|Path=(.5,.25,.25), # Fractions of train, valid, test, also as '50/25/25'; 'published' (TrashNet's own); or a CSV
     seed:int=42, # Another seed draws another split by fractions
-    data:str|Path|None=None # For 'published': folder of TrashNet's lists, if they are in none of the usual places
+    data:str|Path|None=None, # For 'published': folder of TrashNet's lists, if they are in none of the usual places
+    groups:str|None=None # 'auto' looks for duplicates and puts them into the column `group`; None takes a column `group` as it is, if there
 ) -> pd.DataFrame: # A copy with the column `split`: train, valid, test, or '' for photos that take no part
-    "Give each photo its part"
+    "Give each photo its part; photos of one group stay together, except where a published or listed split says otherwise"
+    if groups not in ('auto', None): raise ValueError(f"groups='{groups}' is not known: give 'auto', or None and the column group")
     by_fractions = not isinstance(how, (str, Path)) or (isinstance(how, str) and re.fullmatch(r'[\d.\s/%-]+', how))
     if by_fractions: fractions = parse_fractions(how)
     labels,usable = _usable_rows(table)
+    if groups=='auto': table = group_duplicates(table, progress=False)
     if by_fractions:
         groups = table['group'] if 'group' in table else [None]*len(table)
         groups = [None if pd.isna(g) or g in ('', -1) else g for g in groups]

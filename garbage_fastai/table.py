@@ -13,7 +13,7 @@ import pandas as pd
 from pathlib import Path
 
 # %% ../nbs/00b_table.ipynb #305d0758
-RESERVED_COLUMNS = frozenset('''path label split group predicted confidence loss ok reason mode width height exif bytes
+RESERVED_COLUMNS = frozenset('''path label split group predicted confidence sure loss ok reason mode width height exif bytes
     sha256 dhash brightness overexposed'''.split())
 
 def _core(name): return re.sub('^(p_)+', '', name)  # 'p_p_path' -> 'path': so that a class called 'p_path' stays apart from 'path'
@@ -85,7 +85,7 @@ def read_predictions(
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as e:
         raise ValueError(f'{path}: not a CSV table ({str(e).strip()})') from None
     for c in table.columns:
-        if c == 'ok': table[c] = table[c].str.lower().isin(['true', '1', '1.0', 'yes'])
+        if c in ('ok', 'sure'): table[c] = table[c].str.lower().isin(['true', '1', '1.0', 'yes'])
         elif c not in _TEXT:
             try: table[c] = pd.to_numeric(table[c].replace('', None))
             except (ValueError, TypeError): pass  # a remark that somebody added in a spreadsheet: stays text, is no class

@@ -50,7 +50,7 @@ def test_predict_writes_one_row_a_photo(run, sample_dir, tmp_path, capsys):
     assert call('predict', run/'model', sample_dir/'glass', sample_dir/'metal', '--out', tmp_path/'p.csv', '--copy-into', tmp_path/'sorted') == 0
     preds = pd.read_csv(tmp_path/'p.csv')
     classes = sorted(p.name for p in sample_dir.iterdir() if p.is_dir())
-    assert list(preds.columns) == ['path','predicted','confidence','ok','reason'] + classes
+    assert list(preds.columns) == ['path','predicted','confidence','sure','ok','reason'] + classes
     assert len(preds) == 24 and preds.ok.all()
     assert preds[classes].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
     copies = {p.name: p.parent.name for p in (tmp_path/'sorted').rglob('*.jpg')}
@@ -175,3 +175,31 @@ def test_same_seed_same_model(run, sample_dir, tmp_path):
     assert call('train', sample_dir, '--out', tmp_path/'again', *TINY) == 0
     a,b = ((d/'predictions.csv').read_text() for d in (run, tmp_path/'again'))
     assert a == b
+
+def test_evaluate_under_stress(run, sample_dir, tmp_path, capsys):
+    assert call('evaluate', run, sample_dir, '--out', tmp_path/'ev', '--stress') == 0
+    shown = capsys.readouterr().out
+    r = pd.read_csv(tmp_path/'ev'/'stress.csv')
+    clean = json.loads((tmp_path/'ev'/'metrics.json').read_text())['accuracy']
+    assert len(r) == 36 and r.accuracy[0] == pytest.approx(clean) and (r.n == 72).all()
+    assert 'darkness' in shown and f"mean under stress {r.accuracy[1:].mean():.1%}" in shown
+    assert Image.open(tmp_path/'ev'/'stress.png').width > 400
+
+def test_leaks_are_named_and_what_they_do(sample_dir, tmp_path, capsys):
+    "A photo of test that stands in train once more is said on the command line, in the figures and in the report"
+    photos = tmp_path/'photos'
+    shutil.copytree(sample_dir, photos)
+    rows = [(p, ('train','train','valid','test')[i%4]) for i,p in enumerate(sorted(photos.rglob('*.jpg')))]
+    twin = next(p for p,s in rows if s=='test' and p.parent.name=='glass')
+    rows.append((shutil.copy(twin, twin.with_name('zz-again.jpg')), 'train'))
+    pd.DataFrame(rows, columns=['path','split']).to_csv(tmp_path/'split.csv', index=False)
+    assert call('train', photos, '--out', tmp_path/'run', '--split', tmp_path/'split.csv', *TINY) == 0
+    out = capsys.readouterr().out
+    assert 'have a duplicate in train' in out and twin.name in out
+    metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
+    preds = pd.read_csv(tmp_path/'run'/'predictions.csv').query("split=='test'")
+    rest = preds[preds.path.map(os.path.basename) != twin.name]
+    assert metrics['leaked'] >= 1 and 0 <= metrics['accuracy_without_leaked'] <= 1
+    if metrics['leaked'] == 1: assert metrics['accuracy_without_leaked'] == pytest.approx((rest.predicted==rest.label).mean())
+    report = (tmp_path/'run'/'report.html').read_text()
+    assert 'a duplicate in train' in report and 'When to ask a person' in report

@@ -1,0 +1,194 @@
+"Two models on the same photos: the statistics against others' formulas, tables and runs as people have them, folds, and the command"
+import json, shutil, warnings
+import numpy as np, pandas as pd, pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from scipy.stats import binom
+from garbage_fastai.cli import main
+from garbage_fastai.compare import Comparison, compare_predictions, compare_runs, kfold_tables, mean_sd, read_metrics
+from garbage_fastai.splits import PARTS, save_splits, split_images
+
+CLASSES = ['glass', 'metal', 'paper']
+quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+cells = st.tuples(*[st.integers(0, 300)]*4).filter(any)
+
+def make_table(n=20, folder='photos'):
+    "The same names in every class, as cameras give them"
+    return pd.DataFrame([(f'{folder}/{c}/{i}.jpg', c, True, '') for c in CLASSES for i in range(n)], columns=['path', 'label', 'ok', 'reason'])
+
+def answers(table, right):
+    wrong = table.label.map(dict(zip(CLASSES, np.roll(CLASSES, 1))))
+    return table.assign(predicted=np.where(right, table.label, wrong))
+
+def caught(call):
+    with warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always')
+        res = call()
+    return res, [str(o.message) for o in w]
+
+# ---- statistics
+@quick
+@given(cells)
+def test_statistics_and_their_mirror_image(c):
+    r, m = Comparison(*c), Comparison(c[0], c[2], c[1], c[3])
+    n, a, b = sum(c), c[1], c[2]
+    assert r.n == n and r.accuracy == ((c[0]+a)/n, (c[0]+b)/n) == m.accuracy[::-1] and r.accuracy_ci95 == m.accuracy_ci95[::-1]
+    assert r.difference == pytest.approx(r.accuracy[1]-r.accuracy[0]) and r.difference == -m.difference
+    lo, hi = r.difference_ci95
+    assert -1 <= lo <= r.difference <= hi <= 1 and m.difference_ci95 == pytest.approx((-hi, -lo))
+    assert r.pvalue == pytest.approx(m.pvalue) == pytest.approx(min(1, 2*binom.cdf(min(a, b), a+b, .5)))
+    assert Comparison(c[0]+7, a, b, c[3]).pvalue == r.pvalue  # photos that both get right say nothing
+    if r.pvalue < .05: assert lo*hi > 0 and r.verdict.startswith(f'{r.names[b > a]} is better')
+    else: assert r.verdict.startswith(('No evidence of a difference', 'Too close to call')) and 'equal' not in r.verdict
+
+def test_interval_holds_what_it_should():
+    rng = np.random.default_rng(0)
+    for n, p in ((60, (.7, .1, .15, .05)), (600, (.86, .03, .045, .065))):
+        ends = [Comparison(*x).difference_ci95 for x in rng.multinomial(n, p, 500)]
+        assert np.mean([lo <= p[2]-p[1] <= hi for lo,hi in ends]) >= .92
+
+def test_shown_as_text_and_as_a_table():
+    r = Comparison(80, 2, 15, 3, ('a|b', 'new'), ['read me'])
+    assert 'difference +13.0 points' in repr(r) and '80 both right, 2 only a|b, 15 only new, 3 neither' in repr(r) and repr(r).endswith('Note: read me')
+    lines = r._repr_markdown_().splitlines()
+    assert lines[2] == '| a\\|b | 82.0% | 73.3% to 88.3% |' and 'new is better' in lines[-3] and lines[-1] == 'read me'
+
+# ---- predictions
+@quick
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=60, max_size=60), st.randoms(use_true_random=False))
+def test_place_and_order_do_not_matter(right, rnd):
+    x, y = map(np.array, zip(*right))
+    order = list(range(60))
+    rnd.shuffle(order)
+    a, b = answers(make_table(), x), answers(make_table(folder='D:\\elsewhere').assign(path=lambda t: t.path.str.replace('/', '\\')), y).iloc[order]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        r = compare_predictions(a, b)
+        same = compare_predictions(a, a)
+    assert (r.both, r.only_a, r.only_b, r.neither) == ((x&y).sum(), (x&~y).sum(), (~x&y).sum(), (~x&~y).sum())
+    assert same.difference == 0 and same.pvalue == 1 and same.only_a == same.only_b == 0
+
+def test_only_shared_photos_count():
+    a, b = answers(make_table(), True), answers(make_table(), False)
+    b.loc[0, 'ok'] = False  # could not be opened there
+    b.loc[1, 'label'] = None
+    r, said = caught(lambda: compare_predictions(a[:50], b, ('old', 'new')))
+    assert r.n == 48 and r.only_a == 48 and said == r.notes and len(said) == 1
+    assert 'the 48 photos' in said[0] and '2 were tested by old alone and 10 by new alone' in said[0]
+    with pytest.raises(ValueError, match=r'no photo was tested by both first \(30\) and second \(30\)'): compare_predictions(a[:30], a[30:])
+    with pytest.raises(ValueError, match="the labels disagree: glass/3.jpg is glass in first and metal in second"):
+        compare_predictions(a, a.assign(label=a.label.where(a.index != 3, 'metal')))
+    with pytest.raises(ValueError, match="old: not a predictions table: column 'predicted'"): compare_predictions(make_table(), a, ('old', 'new'))
+    with pytest.raises(ValueError, match='twice'): compare_predictions(pd.concat([a, a]), a)
+
+# ---- runs
+def make_run(folder, table, right=True, **config):
+    folder.mkdir(parents=True)
+    preds = answers(table, right)
+    preds[preds.split.isin(['valid', 'test'])].to_csv(folder/'predictions.csv', index=False)
+    table.to_csv(folder/'splits.csv', index=False)
+    (folder/'config.json').write_text(json.dumps(dict(arch='resnet18', seed=42, **config)))
+    test = preds[preds.split=='test']
+    acc = float((test.predicted==test.label).mean())
+    (folder/'metrics.json').write_text(json.dumps(dict(split='test', accuracy=acc, macro_f1=acc, n=len(test))))
+    return folder
+
+@pytest.fixture
+def runs(tmp_path):
+    "Two runs of one split, in folders that lie in different places: the second has 9 of 15 test photos right, the first all"
+    t = split_images(make_table())
+    right = np.ones(60, bool)
+    right[np.flatnonzero(t.split=='test')[:6]] = False
+    u = t.assign(path=t.path.str.replace('photos', '/mnt/copy'))
+    return make_run(tmp_path/'first', t, lr=.1, data='photos'), make_run(tmp_path/'second', u, right, lr=.2, data='/mnt/copy')
+
+def test_runs_of_one_split(runs):
+    r, said = caught(lambda: compare_runs(*runs))
+    assert (r.both, r.only_a, r.only_b, r.neither) == (9, 6, 0, 0) and r.names == ('first', 'second')
+    assert not said and r.notes == ['the recipes differ: lr 0.1 and 0.2']
+
+def test_what_the_other_run_learned_from_is_left_out(runs, tmp_path):
+    t = split_images(make_table(), seed=1)
+    third = make_run(tmp_path/'third', t)
+    first_test = set(split_images(make_table()).query("split=='test'").path)
+    shared = first_test & set(t[t.split=='test'].path)
+    r, said = caught(lambda: compare_runs(runs[0], third))
+    assert r.n == len(shared) < 15 and len(said) == 3
+    assert f'{15-len(shared)} test photos of first were in the train or valid part of third: left out' in said
+    none = t.assign(split=np.where(t.path.isin(first_test), 'train', 'test'))
+    with pytest.raises(ValueError, match=r'no photo was tested by both.*--split .*first/splits\.csv'): compare_runs(runs[0], make_run(tmp_path/'none', none))
+    again = split_images(make_table(), runs[0]/'splits.csv')  # the mend that the message names
+    assert caught(lambda: compare_runs(runs[0], make_run(tmp_path/'again', again)))[0].n == 15
+
+def test_same_names_in_sub_folders_are_told_apart(tmp_path):
+    "1.jpg of two cameras: only one of them was tested in each run, and they are not the same photo"
+    t = pd.concat([make_table(9, f'photos/{cam}') for cam in 'xy'], ignore_index=True).assign(split='train')
+    a, b = (t.assign(split=np.where(t.path.str.contains(f'/{cam}/'), 'test', 'train')) for cam in 'xy')
+    with pytest.raises(ValueError, match='no photo was tested by both'): compare_runs(make_run(tmp_path/'a', a), make_run(tmp_path/'b', b))
+
+def test_folders_that_are_no_runs(runs, tmp_path):
+    with pytest.raises(FileNotFoundError, match='has no predictions.csv'): compare_runs(runs[0], tmp_path)
+    valid_only = make_run(tmp_path/'valid', split_images(make_table(), '75/25'))
+    with pytest.raises(ValueError, match='tested no photos: train with a test part'): compare_runs(valid_only, runs[0])
+    (runs[1]/'config.json').write_text('{')
+    with pytest.raises(ValueError, match=r'second/config\.json is not JSON'): compare_runs(*runs)
+
+def test_command(runs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: main(['compare', *map(str, runs)])
+    out = capsys.readouterr()
+    assert not e.value.code and out.err == '' and len(out.out.splitlines()) == 6
+    assert 'first: 100.0% right' in out.out and 'second: 60.0% right' in out.out and 'first is better' in out.out
+    shutil.rmtree(runs[1])
+    with pytest.raises(SystemExit) as e: main(['compare', *map(str, runs)])
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and len(err.splitlines()) == 1 and 'second has no predictions.csv' in err
+
+def test_mean_and_sd(runs, tmp_path):
+    m = read_metrics(runs)
+    assert m.accuracy.tolist() == [1, .6] and m.n.tolist() == [15, 15]
+    t = mean_sd(m)
+    assert t.loc['accuracy'].tolist() == pytest.approx([.8, np.std([1, .6], ddof=1), 2]) and t.index.tolist() == ['accuracy', 'macro_f1']
+    assert np.isnan(mean_sd(m[:1]).sd).all()
+    with pytest.raises(ValueError, match='give runs of one kind'): mean_sd(m.assign(split=['test', 'valid']))
+    with pytest.raises(FileNotFoundError, match='has no metrics.json'): read_metrics([tmp_path])
+    with pytest.raises(ValueError, match='runs is empty'): read_metrics([])
+
+# ---- folds
+@settings(quick, max_examples=20)
+@given(st.lists(st.integers(6, 25), min_size=2, max_size=4), st.integers(3, 6), st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_folds(sizes, k, seed, rnd):
+    t = pd.DataFrame([(f'photos/{c}/{i}.jpg', f'c{c}', i % 7 != 6) for c,n in enumerate(sizes) for i in range(n)], columns=['path', 'label', 'ok'])
+    t = pd.concat([t, pd.DataFrame(dict(path=['photos/stray.jpg'], label=[''], ok=[True]))], ignore_index=True)
+    used = t.ok & (t.label != '')
+    folds = list(kfold_tables(t, k, seed))
+    assert len(folds) == k and t.columns.tolist() == ['path', 'label', 'ok']
+    for f in folds:
+        assert (f.split[~used] == '').all() and f.split[used].isin(PARTS).all()
+        for c, n in f[used].label.value_counts().items():  # as many of each class as the fold's share, give or take one
+            assert all(abs(((f.label==c) & (f.split==s) & used).sum() - n/k) < 1 for s in ('valid', 'test'))
+    assert (sum((f.split=='test').astype(int) for f in folds)[used] == 1).all() and (sum((f.split=='valid').astype(int) for f in folds)[used] == 1).all()
+    order = list(range(len(t)))
+    rnd.shuffle(order)
+    moved = t.assign(path=t.path.str.replace('photos', '/elsewhere')).iloc[order]
+    for f,g in zip(folds, kfold_tables(moved, k, seed)): assert g.sort_index().split.tolist() == f.split.tolist()
+
+@settings(quick, max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_a_group_stays_on_one_side(seed, most):
+    rng = np.random.default_rng(seed)
+    t = make_table(40)
+    groups = [f'{c}{g}' if rng.random() > .2 else [None, '', -1][rng.integers(3)] for c,g in zip(t.label, rng.integers(0, 40//most, len(t)))]
+    t['group'] = pd.Series(groups, dtype=object)
+    folds = list(kfold_tables(t, 4, seed))
+    has = t.group.notna() & ~t.group.isin(['', -1])
+    for f in folds: assert f[has].groupby('group').split.nunique().max() == 1
+    assert (sum((f.split=='test').astype(int) for f in folds) == 1).all()
+
+def test_folds_that_cannot_be_dealt():
+    for t, k, says in ((make_table(), 2, 'k must be 3 or more'), (make_table(4), 5, "too few photos for 5 folds: 'glass' has 4, 'metal' has 4, 'paper' has 4"),
+                       (make_table().assign(group=lambda t: t.label), 3, "too few groups for 3 folds: 'glass' has 1"), (make_table().drop(columns='label'), 5, 'needs the column label'),
+                       (make_table()[:20], 5, "only one class, 'glass'")):
+        with pytest.raises(ValueError, match=says): list(kfold_tables(t, k))
+
+def test_folds_train_from_a_file(tmp_path):
+    fold = next(kfold_tables(make_table()))
+    assert split_images(make_table(), save_splits(fold, tmp_path/'fold.csv')).split.tolist() == fold.split.tolist()
