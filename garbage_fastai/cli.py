@@ -100,6 +100,7 @@ def train(
     split:Annotated[Optional[str], typer.Option(help='Percent train/valid/test as 50/25/25, published, or a CSV file')]=None,
     seed:Annotated[Optional[int], typer.Option(min=0, help='Of the split and the training')]=None,
     augment:Annotated[Optional[str], typer.Option(help='none, light, waste, seedlings or heavy')]=None,
+    background:Annotated[Optional[float], typer.Option(min=0, max=1, help='Share of the training photos that get another background, for photos that will come from elsewhere')]=None,
     precision:Annotated[Optional[str], typer.Option(help='auto, fp32, bf16 or fp16')]=None,
     freeze:Annotated[Optional[str], typer.Option(help='body, none, or how many stages from the input stay frozen')]=None,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Replace an older run in --out')]=False,
@@ -109,7 +110,7 @@ def train(
     size = None if size is None else _size(size)
     from garbage_fastai.run import train_run
     run = train_run(data, out, overwrite, sys.stderr.isatty(), arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, bs=bs, split=split,
-                    seed=seed, augment=augment, precision=precision, freeze=freeze)
+                    seed=seed, augment=augment, background=background, precision=precision, freeze=freeze)
     print_run(run)
 
 # %% ../nbs/16_cli.ipynb #f2f31a7a
