@@ -81,7 +81,7 @@ class OnTrain(Transform):
     "Run batch transforms on training photos only, also those that change the size"
     split_idx,order = 0,30
     def __init__(self,
-        tfms:list # Batch transforms
+        tfms:list # Batch transforms; one wrapper for all, since a `DataBlock` keeps only one transform of a class
     ): self.tfms = Pipeline(tfms, split_idx=0)
     def encodes(self, x:TensorImage): return self.tfms(x)
 
@@ -123,7 +123,9 @@ def build_dataloaders(
     tfms = augment_transforms(augment, train_size) if isinstance(augment, str) else list(augment)
     if background: tfms = [ChangeBackground(background), *tfms]
     keep_size = tuple(round(s*presize) for s in train_size) if tfms else train_size
-    if train_size!=size: tfms = [OnTrain(tfms)]
+    if train_size!=size:  # what comes after `Normalize`, such as `RandomErasing`, changes no size and stays there
+        early = [o for o in tfms if o.order<Normalize.order]
+        tfms = [OnTrain(early)] + [o for o in tfms if o not in early]
     loader = PhotoLoader(size, resize, t.loc[t['split']=='train','path'], keep_size)
     kept = cache=='ram' and loader.keep(t['path'])
     if num_workers is None: num_workers = 0 if kept else min(num_cpus(), 8)

@@ -33,6 +33,8 @@ def alike_hashes(
     return tuple(np.concatenate(o) for o in zip(*res))
 
 # %% ../nbs/01b_duplicates.ipynb #93fe7151
+def _readable(table): return table[(table['sha256']!='') & (table['ok'].astype(bool) if 'ok' in table else True)]
+
 def find_duplicates(
     table:pd.DataFrame, # From `scan_images`: `path`, `sha256`, `dhash`
     bits:int=12, # A pair whose hashes differ in more is not looked at closer; 64 looks at every pair: few photos only
@@ -43,7 +45,7 @@ def find_duplicates(
     "Pairs of photos that are the same, byte for byte or nearly"
     if missing := {'path','sha256','dhash'} - set(table.columns):
         raise ValueError(f"to find duplicates the table needs the columns {', '.join(sorted(missing))}, as scan_images makes them")
-    t = table[table['sha256']!=''].reset_index(names='row')
+    t = _readable(table).reset_index(names='row')
     first = t.groupby('sha256', sort=False)['row'].transform('first')
     exact = pd.DataFrame(dict(a=first, b=t['row'], kind='exact', bits=0, cosine=1.))[first!=t['row']]
     t = t[first==t['row']].reset_index(drop=True)
@@ -74,7 +76,7 @@ def conflicting_labels(
     table:pd.DataFrame # From `scan_images`: `path`, `label`, `sha256`
 ) -> pd.DataFrame: # The rows of photos that stand several times under different labels, copies next to each other
     "Byte-identical photos that contradict each other"
-    t = table[table['sha256']!='']
+    t = _readable(table)
     n = t.groupby('sha256')['label'].transform('nunique')
     return t[n>1].sort_values(['sha256','path'], kind='stable')
 

@@ -52,7 +52,7 @@ def pick_format(
     device # A `torch.device` or its name
 ) -> torch.memory_format: # For `model.to` and for its input
     "The memory layout in which convolutions are fastest"
-    return torch.channels_last if precision!='fp32' or torch.device(device).type=='cpu' else torch.preserve_format
+    return torch.channels_last if precision!='fp32' or torch.device(device).type=='cpu' else torch.contiguous_format
 
 def low_precision(
     precision:str, # 'fp32', 'bf16' or 'fp16'
