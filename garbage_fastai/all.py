@@ -33,13 +33,14 @@ from .quality import *
 from .labels import *
 from .stress import *
 from .cam import *
+from .wise import *
 from .run import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from . import (
     images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
-    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, run)
+    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, wise, run)
 _modules = (
     images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
-    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, run)
+    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, wise, run)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -22,7 +22,7 @@ from .infer import pick_precision
 from .embed import PACKAGED
 from .models import arch_name, find_arch
 from .callbacks import AverageWeights, BestModel
-from .learner import build_learner
+from .learner import build_learner, fetch_weights
 from .features import fit_head
 from .predict import predict_images
 from .table import print_bad, read_predictions, write_file
@@ -139,6 +139,7 @@ def train_run(
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
     out,ours = check_out(out, overwrite),False
     try:
+        fetch_weights(recipe['arch'], recipe['weights'])
         table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'])
         size = hw(recipe['size'])
         recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else hw(recipe['train_size'])
