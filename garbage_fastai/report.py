@@ -220,6 +220,8 @@ def report_facts(
     table = r.splits if r.splits is not None else r.preds
     table = table.assign(**{c: '' for c in ('label', 'reason') if c not in table})
     bad = table[_is_bad(table)]
+    decided = cfg['decisions'] if isinstance(cfg.get('decisions'), dict) else None
+    left = int((table['decision'] == 'leave_out').sum()) if 'decision' in table else 0
     ok = table[~_is_bad(table) & (table['label'] != '')]
     cols, counts = _counts(table, ev.vocab)
     per, cm = ev.per_class(), ev.confusion_matrix()
@@ -244,7 +246,7 @@ def report_facts(
         notes=copy_notes(table) + leak_notes(table, ev.preds), alone=alone, sure=_sure_charts(ev, alone.get('threshold')) if alone else [], lr=_lr_chart(r.lr_find, cfg.get('lr_suggestion', cfg.get('lr_found'))) if r.lr_find is not None else None,
         curves=_curves(r.history) if r.history is not None else [], per=list(per.itertuples()), axis=axis, cm=cm, shade=_shade(cm),
         matrix=_matrix_chart(ev) if len(ev.vocab) > 20 else None, pairs=pairs, top=top, model=model, run=str(r.folder),
-        config=list(_flat(cfg)), limits=list(_limits(ev, split, r, len(bad))))
+        config=list(_flat(cfg)), limits=list(_limits(ev, split, r, len(bad)-left)), decided=decided)
 
 # %% ../nbs/11_report.ipynb #a3aff76e
 REPORT_CSS = '''
@@ -316,6 +318,7 @@ REPORT_TEMPLATE = '''<!doctype html>
 {% for n in c.splits %}<i class="s{{ loop.index0 }}" style="flex:{{ n }}"></i>{% else %}<i class="s0" style="flex:1"></i>{% endfor %}</div></td></tr>
 {% endfor %}</tbody></table></div>
 {% for n in notes %}<p><span class="wrong">Look at this:</span> {{ n }}</p>{% endfor %}
+{% if decided %}<p>Reviewed by a person, as {{ decided.file }} says: {{ decided.relabelled }} {{ 'label' if decided.relabelled == 1 else 'labels' }} changed, {{ decided.left_out }} {{ 'photo' if decided.left_out == 1 else 'photos' }} left out.</p>{% endif %}
 {% if samples %}<h3>Some of them</h3>{% for s in samples %}<div class="strip"><span>{{ s.name }}</span>{% for p in s.photos %}{{ img(p) }}{% endfor %}</div>{% endfor %}{% endif %}
 {% if bad %}<h3>{{ n_bad }} {{ 'file' if n_bad == 1 else 'files' }} left out</h3><div class="scroll"><table><thead><tr><th>file</th><th style="text-align:left">why</th></tr></thead><tbody>
 {% for p,why in bad[:50] %}<tr><td class="text">{{ p }}</td><td class="text">{{ why }}</td></tr>{% endfor %}</tbody></table></div>{% if n_bad > 50 %}<p class="soft">and {{ n_bad - 50 }} more, in splits.csv</p>{% endif %}{% endif %}
