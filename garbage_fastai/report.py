@@ -63,7 +63,7 @@ def duration_words(
 # %% ../nbs/11_report.ipynb #fd3a43c3
 def read_run(
     run:str|Path # Folder of a run
-)->SimpleNamespace: # `config` and `metrics` are dicts; `preds`, `splits`, `history`, `lr_find` tables, None where the file is missing
+)->SimpleNamespace: # `config` and `metrics` are dicts; `preds`, `splits`, `history`, `lr_find`, `maps` tables, None where the file is missing
     "Read the files that a run left behind"
     run = Path(run)
     if not run.is_dir(): raise FileNotFoundError(f'{run}: no such run folder')
@@ -79,7 +79,8 @@ def read_run(
     preds = read_csv('predictions.csv', 'path', 'label')
     if preds is None: raise ValueError(f'{run/"predictions.csv"} has no rows with a path and a label: give the folder of a finished run')
     return SimpleNamespace(folder=run, config=read_json('config.json'), metrics=read_json('metrics.json'), preds=preds,
-        splits=read_csv('splits.csv', 'path', 'label'), history=read_csv('history.csv', 'train_loss'), lr_find=read_csv('lr_find.csv', 'lr', 'loss'))
+        splits=read_csv('splits.csv', 'path', 'label'), history=read_csv('history.csv', 'train_loss'), lr_find=read_csv('lr_find.csv', 'lr', 'loss'),
+        maps=read_csv('maps/maps.csv', 'path', 'label', 'predicted', 'file'))
 
 # %% ../nbs/11_report.ipynb #de93f307
 def _is_bad(t):
@@ -208,6 +209,11 @@ def _limits(ev, split, r, n_bad):
         yield f'metrics.json says {100*told:.1f}%, the predictions say {100*ev.accuracy:.1f}%: they may be of different runs.'
 
 # %% ../nbs/11_report.ipynb #d5a0ae82
+def _maps(r):
+    rows = [] if r.maps is None else [(o, r.folder/'maps'/Path(str(o.file)).name) for o in r.maps.itertuples()]
+    return [dict(src=_uri(f.read_bytes(), 'jpeg'), alt=f'Where the network looked: {o.label}, predicted {o.predicted}: {Path(o.path).name}',
+                 name=Path(o.path).name, label=o.label, predicted=o.predicted) for o,f in rows if f.is_file()]
+
 def report_facts(
     r:SimpleNamespace, # A run, from `read_run`
     title:str=None, # Headline of the page; None makes one from the data and the model
@@ -246,7 +252,8 @@ def report_facts(
         notes=copy_notes(table) + leak_notes(table, ev.preds), alone=alone, sure=_sure_charts(ev, alone.get('threshold')) if alone else [], lr=_lr_chart(r.lr_find, cfg.get('lr_suggestion', cfg.get('lr_found'))) if r.lr_find is not None else None,
         curves=_curves(r.history) if r.history is not None else [], per=list(per.itertuples()), axis=axis, cm=cm, shade=_shade(cm),
         matrix=_matrix_chart(ev) if len(ev.vocab) > 20 else None, pairs=pairs, top=top, model=model, run=str(r.folder),
-        config=list(_flat(cfg)), limits=list(_limits(ev, split, r, len(bad)-left)), decided=decided)
+        config=list(_flat(cfg)), limits=list(_limits(ev, split, r, len(bad)-left)), decided=decided,
+        maps=_maps(r))
 
 # %% ../nbs/11_report.ipynb #a3aff76e
 REPORT_CSS = '''
@@ -340,7 +347,9 @@ REPORT_TEMPLATE = '''<!doctype html>
 {% for o in p.photos %}<figure>{{ img(o) }}<figcaption class="soft">{{ o.name }}, {{ pct(o.confidence, 0) }}</figcaption></figure>{% endfor %}</div>{% endfor %}</div></section>{% endif %}
 {% if top %}<section id="losses"><h2>Hardest photos</h2><p>The photos with the largest loss: those where the model gave the true class the least probability. Look for wrong labels, odd photos, and what the model has not learned to see.</p><div class="grid">
 {% for t in top %}<figure>{{ img(t) }}<figcaption><span class="true">{{ t.label }}</span>, predicted {% if t.label != t.predicted %}<span class="wrong">{{ t.predicted }}</span>{% else %}right{% endif %}, {{ pct(t.confidence, 0) }}<br><small>{{ t.name }}, loss {{ '%.2f'|format(t.loss) }}</small></figcaption></figure>
-{% endfor %}</div></section>{% endif %}
+{% endfor %}</div>{% if maps %}<h3>Where the network looked</h3><p class="soft">The first of them as the network saw them: yellow is what spoke most for the class that it predicted (Grad-CAM). Where that lies beside the object, the network may have learned the place and not the material.</p><div class="grid">
+{% for t in maps %}<figure>{{ img(t) }}<figcaption><span class="true">{{ t.label }}</span>, predicted {% if t.label != t.predicted %}<span class="wrong">{{ t.predicted }}</span>{% else %}right{% endif %}<br><small>{{ t.name }}</small></figcaption></figure>
+{% endfor %}</div>{% endif %}</section>{% endif %}
 {% if alone and alone.n %}<section id="sure"><h2>When to ask a person</h2>
 <p>{% if alone.sure %}Answers that the model gives with a confidence of {{ pct(alone.threshold) }} or more are marked as sure. Of the {{ split }} photos these are {{ pct(alone.coverage, 0) }}, and {{ pct(alone.precision) }} of them are right (95% interval {{ pct(alone.precision_ci95[0]) }} to {{ pct(alone.precision_ci95[1]) }}; {{ pct(alone.wanted, 0) }} were wanted). The others are for a person.{% else %}No confidence was high enough to be {{ pct(alone.wanted, 0) }} right on the validation photos: a person should look at every answer.{% endif %} The confidence that counts as sure was chosen on the validation photos.</p>
 <div class="charts">{% for c in sure %}<figure>{{ img(c, 'chart') }}<figcaption class="soft">{% if loop.first %}On the diagonal, an answer is right as often as its confidence says.{% else %}The fewer photos the model answers, surest first, the more of its answers are right.{% endif %}</figcaption></figure>{% endfor %}</div></section>{% endif %}

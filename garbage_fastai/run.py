@@ -29,6 +29,7 @@ from .table import print_bad, read_predictions, write_file
 from .evaluate import Evaluation
 from .labels import LEFT_OUT, apply_decisions, read_decisions
 from .calibrate import calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone
+from .cam import write_maps
 from .report import write_report
 from .export import export_model, versions, Predictor
 
@@ -66,7 +67,7 @@ def clear_run(
 ):
     "Remove what a run left in `out`, and nothing that a person put there"
     for name in ('config.json','splits.csv','lr_find.csv','history.csv','predictions.csv','metrics.json','report.html'): (out/name).unlink(missing_ok=True)
-    for name in ('model','models'): shutil.rmtree(out/name, ignore_errors=True)
+    for name in ('model','models','maps'): shutil.rmtree(out/name, ignore_errors=True)
 
 # %% ../nbs/15_run.ipynb #5efe21b8
 def write_json(
@@ -201,7 +202,7 @@ def finish_run(
     config:dict, # What `config.json` holds
     progress:bool=True # Show a progress bar
 ) -> Path: # `out`
-    "Predict valid and test once, and write figures, model folder and report"
+    "Predict valid and test once, and write figures, maps of the worst photos, model folder and report"
     start = time.time()
     preds = predict_images(learn, table[table['split'].isin(['valid','test'])], progress=progress)
     temperature = fit_temperature(preds)
@@ -215,6 +216,7 @@ def finish_run(
                    temperature=temperature, ece_before=calibration_error(raw[raw['split']==split])['ece'], **{k:v for k,v in calibration_error(judged).items() if k!='n'},
                    alone=dict(wanted=config['wanted_precision'], **sort_alone(judged, threshold)), **leak_figures(table, judged))
     write_json(out/'metrics.json', metrics)
+    write_maps(learn, Evaluation(judged), out/'maps')
     export_model(learn, out/'model', split_hash=config['split_hash'], temperature=temperature, threshold=threshold,
                  metrics={k:metrics[k] for k in ('split','accuracy','accuracy_ci95','macro_f1','n')})
     config['seconds']['evaluate'] = round(time.time()-start, 1)

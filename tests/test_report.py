@@ -240,3 +240,14 @@ def test_scored_prefers_test(run):
     assert scored(preds)[1] == 'test' and scored(preds[preds.split != 'test'])[1] == 'valid' and scored(preds[preds.split == 'train'])[1] == ''
     blank = preds.assign(label=preds.label.where(preds.split != 'test', ''))
     assert scored(blank)[1] == 'valid'
+
+def test_maps_are_shown_where_there_are_any(tmp_path):
+    "Pictures of where the network looked stand in the page; a table that points out of the folder shows nothing from there"
+    (tmp_path/'maps').mkdir()
+    pd.DataFrame(dict(path=['a/1.jpg','a/2.jpg'], label=['a','b'], predicted=['a','a'], a=[.9,.8], b=[.1,.2], split='test', ok=True, reason='')).to_csv(tmp_path/'predictions.csv', index=False)
+    assert 'Where the network looked' not in write_report(tmp_path).read_text()
+    (tmp_path/'maps'/'1.jpg').write_bytes(b'map')
+    (tmp_path/'secret').write_bytes(b'secret')
+    pd.DataFrame(dict(path=['a/2.jpg','a/1.jpg'], label=['b','a'], predicted=['a','a'], file=['1.jpg','../secret'])).to_csv(tmp_path/'maps'/'maps.csv', index=False)
+    page = write_report(tmp_path).read_text()
+    assert page.count('alt="Where the network looked') == 1 and base64.b64encode(b'secret').decode() not in page
