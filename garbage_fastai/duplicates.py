@@ -17,20 +17,24 @@ from .images import open_image
 from .embed import embed_images
 
 # %% ../nbs/01b_duplicates.ipynb #81265922
+def _alike_blocks(hashes, bits):
+    "Pairs that differ in few bits, some rows at a time: all pairs at once would not fit into memory where photos are many"
+    at = np.flatnonzero([bool(h) for h in hashes])
+    h = np.array([int(hashes[i], 16) for i in at], dtype=np.uint64)
+    step = max(1, 2**20//max(len(h), 1))
+    for start in range(0, len(h), step):
+        n = np.bitwise_count(h[start:start+step,None] ^ h[None,start:])
+        i,j = np.nonzero(n<=bits)
+        i,j = i[i<j],j[i<j]
+        yield at[i+start],at[j+start],n[i,j]
+
 def alike_hashes(
     hashes:list, # 64-bit hashes as 16 hexadecimal digits, as in the column `dhash`; '' takes no part
     bits:int=12 # Greatest number of bits in which a pair may differ
 ) -> tuple: # Two arrays of positions, each pair once, and an array of the bits in which they differ
     "All pairs of hashes that differ in few bits"
-    at = np.flatnonzero([bool(h) for h in hashes])
-    h = np.array([int(hashes[i], 16) for i in at], dtype=np.uint64)
-    res = [(np.zeros(0, int),)*2 + (np.zeros(0, np.uint8),)]
-    for start in range(0, len(h), 256):  # blocks of 256 rows keep memory flat
-        n = np.bitwise_count(h[start:start+256,None] ^ h[None,start:])
-        i,j = np.nonzero(n<=bits)
-        keep = i<j
-        res.append((at[i[keep]+start], at[j[keep]+start], n[i[keep],j[keep]]))
-    return tuple(np.concatenate(o) for o in zip(*res))
+    none = np.zeros(0, int),np.zeros(0, int),np.zeros(0, np.uint8)
+    return tuple(np.concatenate(o) for o in zip(none, *_alike_blocks(hashes, bits)))
 
 # %% ../nbs/01b_duplicates.ipynb #93fe7151
 def _readable(table): return table[(table['sha256']!='') & (table['ok'].astype(bool) if 'ok' in table else True)]
@@ -38,7 +42,7 @@ def _readable(table): return table[(table['sha256']!='') & (table['ok'].astype(b
 def find_duplicates(
     table:pd.DataFrame, # From `scan_images`: `path`, `sha256`, `dhash`
     bits:int=12, # A pair whose hashes differ in more is not looked at closer; 64 looks at every pair: few photos only
-    cosine:float=.9, # Least likeness of a near-duplicate's features; 1 would be the same photo
+    cosine:float=.89, # Least likeness of a near-duplicate's features; 1 would be the same photo
     embed=None, # Function from a list of paths to rows of length 1; None: `embed_images` at 160 pixels
     progress:bool=True # Show a progress bar
 ) -> pd.DataFrame: # One row a pair: `a` and `b` (index of the table), `kind` (exact or near), `bits`, `cosine`
@@ -49,13 +53,19 @@ def find_duplicates(
     first = t.groupby('sha256', sort=False)['row'].transform('first')
     exact = pd.DataFrame(dict(a=first, b=t['row'], kind='exact', bits=0, cosine=1.))[first!=t['row']]
     t = t[first==t['row']].reset_index(drop=True)
-    i,j,n = alike_hashes(t['dhash'].tolist(), bits)
-    used,at = np.unique(np.concatenate([i,j]), return_inverse=True)
-    paths = t['path'].iloc[used].tolist()
+    hashes,used = t['dhash'].tolist(),np.zeros(len(t), bool)
+    for i,j,_ in _alike_blocks(hashes, bits): used[i] = used[j] = True
+    paths,at = t['path'][used].tolist(),np.cumsum(used)-1
     f = embed(paths) if embed else embed_images(paths, size=160, progress=progress)
-    cos = np.concatenate([np.einsum('ij,ij->i', f[at[:len(i)]][k:k+10_000], f[at[len(i):]][k:k+10_000]) for k in range(0, len(i), 10_000)] or [[]])
-    near = pd.DataFrame(dict(a=t['row'].values[i], b=t['row'].values[j], kind='near', bits=n.astype(int), cosine=cos))
-    return pd.concat([exact, near[near['cosine']>=cosine]]).sort_values(['cosine','a','b'], ascending=[False,True,True], ignore_index=True)
+    near = [np.zeros((0,4))]
+    for i,j,n in _alike_blocks(hashes, bits):
+        for k in range(0, len(i), 10_000):
+            a,b = i[k:k+10_000],j[k:k+10_000]
+            cos = np.einsum('ij,ij->i', f[at[a]], f[at[b]])
+            near.append(np.stack([a, b, n[k:k+10_000], cos], 1)[cos>=cosine])
+    a,b,n,cos = np.concatenate(near).T
+    near = pd.DataFrame(dict(a=t['row'].values[a.astype(int)], b=t['row'].values[b.astype(int)], kind='near', bits=n.astype(int), cosine=cos))
+    return pd.concat([exact, near]).sort_values(['cosine','a','b'], ascending=[False,True,True], ignore_index=True)
 
 # %% ../nbs/01b_duplicates.ipynb #ec319345
 def group_duplicates(
