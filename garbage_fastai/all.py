@@ -40,10 +40,10 @@ from .repeat import *
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from garbage_fastai import (
     images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
-    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, run,
+    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, wise, run,
     repeat)
 _modules = (
     images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
-    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, run,
+    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, wise, run,
     repeat)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -116,6 +116,7 @@ def train(
     seed:Annotated[Optional[int], typer.Option(min=0, help='Of the split and the training')]=None,
     augment:Annotated[Optional[str], typer.Option(help='none, light, waste, seedlings or heavy')]=None,
     background:Annotated[Optional[float], typer.Option(min=0, max=1, help='Share of the training photos that get another background, for photos that will come from elsewhere')]=None,
+    wise:Annotated[Optional[float], typer.Option(min=0, max=1, help='Share of the fine-tuned weights in the final ones; the rest are those from before, which know more of other photos')]=None,
     precision:Annotated[Optional[str], typer.Option(help='auto, fp32, bf16 or fp16')]=None,
     freeze:Annotated[Optional[str], typer.Option(help='body, none, or how many stages from the input stay frozen')]=None,
     decisions:Annotated[Optional[Path], typer.Option(help='decisions.csv, as saved from the sheet of `review`: labels to change and photos to leave out')]=None,
@@ -126,7 +127,7 @@ def train(
     "Train on a folder of photos; leaves figures, a report and a model in --out. What is not given is the best recipe we know."
     freeze = _number_or_word(freeze, '--freeze', ('body','none'))
     size = None if size is None else _size(size)
-    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, bs=bs, split=split, seed=seed, augment=augment, background=background,
+    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
                   precision=precision, freeze=freeze)
     if seeds or folds:
         from garbage_fastai.repeat import repeat_runs

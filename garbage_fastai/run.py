@@ -32,10 +32,11 @@ from .calibrate import calibration_error, fit_temperature, mark_sure, pick_thres
 from .cam import write_maps
 from .report import write_report
 from .export import export_model, versions, Predictor
+from .wise import copy_weights, mix_weights
 
 # %% ../nbs/15_run.ipynb #ec787b14
-RECIPE = dict(arch=PACKAGED, weights='auto', size=192, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
-              augment='waste', background=0., precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
+RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
+              augment='waste', background=0., wise=1., precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
               head_epochs=20, wanted_precision=.98)
 
 def smaller_size(
@@ -159,8 +160,9 @@ def fit_recipe(
     head = time.time()
     if recipe['epochs']:
         if recipe['freeze']!='body': learn.freeze_to(1 if n else 0)
-        lr = recipe['lr']
+        lr,before = recipe['lr'],copy_weights(learn.model)
         learn.fit_one_cycle(recipe['epochs'], slice(lr/2, lr) if pretrained else lr, pct_start=.2, wd=recipe['wd'], cbs=cbs)
+        if pretrained and recipe['head_epochs'] and recipe['wise']<1: mix_weights(learn.model, before, copy_weights(learn.model), recipe['wise'])
     return dict(found=found, seconds=dict(head=round(head-start, 1), fit=round(time.time()-head, 1)))
 
 # %% ../nbs/15_run.ipynb #d9f424c7
