@@ -14,6 +14,7 @@ from pathlib import Path
 from .duplicates import group_duplicates
 from .splits import split_hash, split_images
 from .table import read_predictions, write_file
+from .learner import fetch_weights
 from .evaluate import wilson_interval
 from .compare import kfold_tables, mean_sd, read_metrics
 from .run import full_recipe, load_table, train_run
@@ -87,6 +88,7 @@ def repeat_runs(
     "Train several times on a folder of photos, with other seeds or on other folds"
     if folds and kwargs.get('split') is not None: raise ValueError('--folds makes splits of its own: leave --split out')
     out,recipe = check_repeat(out, 'fold' if folds else 'seed'),full_recipe(**kwargs)
+    fetch_weights(recipe['arch'], recipe['weights'])
     table = load_table(data, progress, decisions)
     if recipe['groups']=='auto': table = group_duplicates(table, progress=progress)
     runs = repeat_tables(table, recipe, seeds, folds)

@@ -179,7 +179,9 @@ def train_run(
     recipe = full_recipe(**kwargs)
     out,ours = check_out(out, overwrite),False
     try:
-        if table is None: table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions)
+        if table is None:
+            fetch_weights(recipe['arch'], recipe['weights'])
+            table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions)
         print_table(table)
         dls = build_dataloaders(table, hw(recipe['size']), recipe['bs'], recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
                                 background=recipe['background'], seed=recipe['seed'])
