@@ -15,11 +15,13 @@ from .infer import *
 from .datasets import *
 from .embed import *
 from .duplicates import *
+from .descriptions import *
 from .splits import *
 from .augment import *
 from .background import *
 from .data import *
 from .models import *
+from .fusion import *
 from .callbacks import *
 from .learner import *
 from .features import *
@@ -34,16 +36,18 @@ from .labels import *
 from .stress import *
 from .cam import *
 from .wise import *
+from .multimodal import *
+from .bins import *
 from .run import *
 from .repeat import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
-from garbage_fastai import (
-    images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
-    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, wise, run,
-    repeat)
+from . import (
+    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data,
+    models, fusion, callbacks, learner, features, predict, evaluate, calibrate, compare, report, export,
+    quality, labels, stress, cam, wise, multimodal, bins, run, repeat)
 _modules = (
-    images, sample, table, infer, datasets, embed, duplicates, splits, augment, background, data, models, callbacks,
-    learner, features, predict, evaluate, calibrate, compare, report, export, quality, labels, stress, cam, wise, run,
-    repeat)
+    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data,
+    models, fusion, callbacks, learner, features, predict, evaluate, calibrate, compare, report, export,
+    quality, labels, stress, cam, wise, multimodal, bins, run, repeat)
 __all__ = [n for m in _modules for n in m.__all__]

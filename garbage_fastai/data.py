@@ -109,6 +109,7 @@ def build_dataloaders(
     num_workers:int|None=None, # Processes that load; None: none with photos in memory, else one a core, at most 8
     seed:int|None=None, # Seeds fastai, so that shuffling and augmentation repeat
     device=None, # None: GPU where there is one
+    more:list=(), # Further inputs, each a `TransformBlock` and what gets it from a row, such as a description: see `multimodal`
     **kwargs # To `DataBlock.dataloaders`
 ) -> DataLoaders:
     "fastai `DataLoaders` of the train and valid photos of `table`"
@@ -129,8 +130,8 @@ def build_dataloaders(
     loader = PhotoLoader(size, resize, t.loc[t['split']=='train','path'], keep_size)
     kept = cache=='ram' and loader.keep(t['path'])
     if num_workers is None: num_workers = 0 if kept else min(num_cpus(), 8)
-    block = DataBlock(blocks=(TransformBlock(type_tfms=loader, batch_tfms=IntToFloatTensor), CategoryBlock(vocab=vocab)),
-                      get_x=ColReader('path'), get_y=ColReader('label'),
+    block = DataBlock(blocks=(TransformBlock(type_tfms=loader, batch_tfms=IntToFloatTensor), *[b for b,_ in more], CategoryBlock(vocab=vocab)),
+                      get_x=[ColReader('path'), *[g for _,g in more]], n_inp=1+len(more), get_y=ColReader('label'),
                       splitter=lambda t: (L(*np.flatnonzero(t['split']=='train')), L(*np.flatnonzero(t['split']=='valid'))),
                       batch_tfms=tfms)
     return block.dataloaders(t, bs=min(bs, n_train), num_workers=num_workers, device=device, **kwargs)

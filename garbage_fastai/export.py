@@ -16,12 +16,13 @@ from safetensors.torch import save_file, load_file
 import garbage_fastai
 from .data import photo_loader
 from .models import find_arch
+from .fusion import FusionModel, TokenLoader, load_encoder, new_image_body, text_forward, token_loader
 from .infer import torch_forward
-from .predict import norm_stats, predict_table
+from .predict import norm_stats, predict_table, predict_texts
 from .calibrate import mark_sure, scale_confidence
 
 # %% ../nbs/12_export.ipynb #49bacb5b
-_FORMAT = 1  # goes up when an older reader could not understand the folder
+_FORMAT = 2  # goes up when an older reader could not understand the folder: 2 has descriptions, photos alone are still written as 1
 
 def versions() -> dict: # Package -> version
     "The versions that a result depends on"
@@ -39,15 +40,20 @@ def export_model(
     if folder.exists() and not (folder/'model.json').exists():
         raise ValueError(f"{folder} is there and is no model folder: give another place, nothing was written")
     if not hasattr(learn, 'model_args'): raise ValueError("only a Learner from build_learner can be exported: it knows its architecture")
-    loader,(mean,std) = photo_loader(learn.dls),norm_stats(learn.dls)
-    config = dict(format=_FORMAT, **learn.model_args, vocab=list(learn.dls.vocab), size=list(loader.size), resize=loader.resize,
-                  mean=mean, std=std, exported=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+    tokens = token_loader(learn.dls)
+    if learn.model_args['arch'] is None: photo = dict(size=None, resize=None, mean=None, std=None)  # descriptions alone
+    else:
+        loader,(mean,std) = photo_loader(learn.dls),norm_stats(learn.dls)
+        photo = dict(size=list(loader.size), resize=loader.resize, mean=mean, std=std)
+    config = dict(format=2 if 'fusion' in learn.model_args else 1, **learn.model_args, vocab=list(learn.dls.vocab), **photo, exported=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
                   versions=versions(), **info)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
     try:
         save_file({k:v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}, tmp/'model.safetensors')
         (tmp/'model.json').write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding='utf-8')
+        if tokens is not None:
+            for o in (tokens.tokenizer, learn.model.text_body.config): o.save_pretrained(tmp/'encoder')
         tmp.chmod(0o755)
         if folder.exists(): shutil.rmtree(folder)
         tmp.rename(folder)
@@ -75,15 +81,25 @@ def read_model_json(
     if config['format'] > _FORMAT: raise ValueError(f"{file} is of format {config['format']}, this version reads {_FORMAT}: update garbage_fastai")
     return config
 
+# %% ../nbs/12_export.ipynb #82f8d0d9
+def _fusion_model(folder, arch, n, args):
+    text = None
+    if 'max_tokens' in args:
+        if not (folder/'encoder'/'config.json').exists(): raise FileNotFoundError(f"{folder/'encoder'} is missing: copy the model folder again")
+        text = load_encoder(folder/'encoder', pretrained=False)
+    return FusionModel(None if arch is None else new_image_body(arch, pretrained=False), text, args['hidden'], args['dropout'], n)
+
 # %% ../nbs/12_export.ipynb #49f20a4e
 def load_exported(
     folder:str|Path # From `export_model`
 ) -> tuple: # (network in evaluation mode, the content of `model.json`)
     "Rebuild the network of a model folder, without pickle and without network access"
     config = read_model_json(folder)
-    arch,n = find_arch(config['arch']),len(config['vocab'])
-    kw = dict(pretrained=False, **config.get('head', {}))
-    model = create_timm_model(arch, n, **kw)[0] if isinstance(arch, str) else create_vision_model(arch, n, **kw)
+    arch,n = config['arch'] and find_arch(config['arch']),len(config['vocab'])
+    if 'fusion' in config: model = _fusion_model(Path(folder), arch, n, config['fusion'])
+    else:
+        kw = dict(pretrained=False, **config.get('head', {}))
+        model = create_timm_model(arch, n, **kw)[0] if isinstance(arch, str) else create_vision_model(arch, n, **kw)
     file = Path(folder)/'model.safetensors'
     if not file.exists(): raise FileNotFoundError(f"{file} is missing: copy the model folder again")
     try: model.load_state_dict(load_file(file))
@@ -99,8 +115,11 @@ class Predictor:
         device=None # None: GPU where there is one
     ):
         self.model,self.config = load_exported(folder)
-        self.vocab,self.size,self.resize = self.config['vocab'],tuple(self.config['size']),self.config['resize']
-        self.forward = torch_forward(self.model, self.config['mean'], self.config['std'], precision, default_device() if device is None else device)
+        self.vocab,self.size,self.resize = self.config['vocab'],self.config['size'] and tuple(self.config['size']),self.config['resize']
+        device,n = default_device() if device is None else device,self.config.get('fusion', {}).get('max_tokens')
+        self.tokens = None if n is None else TokenLoader(Path(folder)/'encoder', n)
+        self.forward = (text_forward(self.model, self.tokens, precision, device) if self.size is None else
+                        torch_forward(self.model, self.config['mean'], self.config['std'], precision, device))
 
     def predict(self,
         photos, # A folder, a file, a list of files, or a table with column `path`
@@ -111,6 +130,7 @@ class Predictor:
         cache:dict|None=None # Path -> pixels, to decode only once over several calls: see `map_images`
     ) -> pd.DataFrame: # As from `predict_images`: one row a photo, bad files with a reason
         "Predict every photo, in one pass"
-        preds = predict_table(self.forward, photos, self.vocab, self.size, self.resize, bs, workers, progress, change, cache)
+        if self.size is None: preds = predict_texts(self.forward, photos, self.vocab, bs, progress)
+        else: preds = predict_table(self.forward, photos, self.vocab, self.size, self.resize, bs, workers, progress, change, cache, tokens=self.tokens)
         if 'temperature' in self.config: preds = scale_confidence(preds, self.config['temperature'])
         return mark_sure(preds, self.config['threshold']) if 'threshold' in self.config else preds

@@ -70,16 +70,17 @@ def torch_forward(
     precision:str='auto', # See `pick_precision`
     device=None, # None: where the model's parameters are
     softmax:bool=True # Turn logits into probabilities; False for features
-): # A function from uint8 of shape (n, height, width, 3) to float32 of shape (n, outputs)
+): # A function from uint8 of shape (n, height, width, 3), and further inputs of `model` as they are, to float32 of shape (n, outputs)
     "Wrap `model` as a function from bytes to probabilities"
     device = torch.device(device) if device is not None else next(model.parameters()).device
     precision = pick_precision(precision, device)
     fmt = pick_format(precision, device)
     model.eval().to(device, memory_format=fmt)
     m,s = (torch.tensor(o, dtype=torch.float32, device=device).view(1,3,1,1) for o in (mean,std))
-    def forward(batch):
+    def forward(batch, *more):
         x = torch.from_numpy(batch).to(device).permute(0,3,1,2)
-        with torch.inference_mode(), low_precision(precision, device): y = model(((x.float()/255 - m)/s).contiguous(memory_format=fmt)).float()
+        more = [o.to(device) for o in more]
+        with torch.inference_mode(), low_precision(precision, device): y = model(((x.float()/255 - m)/s).contiguous(memory_format=fmt), *more).float()
         return (y.softmax(1) if softmax else y).cpu().numpy()
     return forward
 
@@ -113,7 +114,8 @@ def map_images(
     workers:int|None=None, # Threads that decode; None: one a core
     progress:bool=True, # Show a progress bar
     change=None, # A function of (pixels, path) that gives other pixels, such as darker ones
-    cache:dict|None=None # Path -> pixels before `change`: filled here, so that another call need not decode again
+    cache:dict|None=None, # Path -> pixels before `change`: filled here, so that another call need not decode again
+    extra:list|None=None # One thing more for each photo, such as its description: `forward` gets those of a batch as a second argument
 ) -> tuple: # An array with a row a photo, NaN where it can't be read (None if none can), and a list with the reason or ''
     "Run `forward` over photos while the next ones are decoded"
     res,reasons,window,todo = None,[],deque(),iter(paths)
@@ -126,7 +128,7 @@ def map_images(
             more(bs)
             rows = [i for i,(a,_) in enumerate(got) if a is not None]
             if rows:
-                out = forward(np.stack([got[i][0] for i in rows]))
+                out = forward(np.stack([got[i][0] for i in rows]), *([] if extra is None else [[extra[start+i] for i in rows]]))
                 if res is None: res = np.full((len(paths), *out.shape[1:]), np.nan, np.float32)
                 res[start+np.array(rows)] = out
             reasons += [r for _,r in got]
