@@ -139,15 +139,13 @@ def fit_fusion_head(
     with hl.no_bar(), hl.no_logging(): hl.fit_one_cycle(epochs, lr, cbs=cbs)
     return hl
 
-# %% ../nbs/14_multimodal.ipynb #bb8c508a
+# %% ../nbs/14_multimodal.ipynb #e31f9e21
 def lookup_predictions(
     table:pd.DataFrame # With columns `label` and `split`, and `text` or `path`
 ) -> pd.DataFrame: # Predictions for every row that isn't in train
     "What a look-up of each text in train predicts: how often it has which label there; unseen texts get train's shares"
     t = table.assign(text=table_texts(table))
     train,rest = t[t['split']=='train'],t[t['split']!='train'].reset_index(drop=True)
-    vocab = sorted(train['label'].unique())
-    shares = lambda g: g.value_counts(normalize=True).reindex(vocab, fill_value=0).to_numpy()
-    known,default = {k:shares(g) for k,g in train.groupby('text')['label']},shares(train['label'])
-    probs = np.stack([known.get(o, default) for o in rest['text']]).astype(np.float32)
-    return assemble_predictions(rest, probs, ['']*len(rest), vocab)
+    known = pd.crosstab(train['text'], train['label'], normalize='index')
+    probs = known.reindex(rest['text']).fillna(train['label'].value_counts(normalize=True)).to_numpy(np.float32)
+    return assemble_predictions(rest, probs, ['']*len(rest), list(known.columns))
