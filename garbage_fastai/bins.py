@@ -31,11 +31,11 @@ def read_bins(
 # %% ../nbs/14a_bins.ipynb #6fb1f4bf
 def bin_predictions(
     preds:pd.DataFrame, # From `predict_images` or `Predictor`, with materials as classes
-    bins:pd.DataFrame=BINS # Columns `material` and `bin`
+    bins:pd.DataFrame|None=None # Columns `material` and `bin`; None: `BINS`
 ) -> pd.DataFrame: # The same rows, with bins as classes
     "Add up the probabilities of materials that go in the same bin"
     cols = class_columns(preds)
-    to_bin = _checked(bins, [class_name(c) for c in cols])
+    to_bin = _checked(BINS if bins is None else bins, [class_name(c) for c in cols])
     vocab = sorted(set(to_bin.values()))
     probs = np.stack([preds[[c for c in cols if to_bin[class_name(c)]==b]].sum(axis=1, skipna=False) for b in vocab], 1).astype(np.float32)
     t = preds.reset_index(drop=True)
