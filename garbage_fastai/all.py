@@ -23,6 +23,7 @@ from .data import *
 from .models import *
 from .fusion import *
 from .callbacks import *
+from .checkpoint import *
 from .learner import *
 from .features import *
 from .predict import *
@@ -43,11 +44,11 @@ from .repeat import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from . import (
-    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data,
-    models, fusion, callbacks, learner, features, predict, evaluate, calibrate, compare, report, export,
-    quality, labels, stress, cam, wise, multimodal, bins, run, repeat)
+    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
+    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, export, quality,
+    labels, stress, cam, wise, multimodal, bins, run, repeat)
 _modules = (
-    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data,
-    models, fusion, callbacks, learner, features, predict, evaluate, calibrate, compare, report, export,
-    quality, labels, stress, cam, wise, multimodal, bins, run, repeat)
+    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
+    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, export, quality,
+    labels, stress, cam, wise, multimodal, bins, run, repeat)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -9,12 +9,14 @@ __all__ = ['DevicePrecision', 'precision_callbacks', 'used_precision', 'BestMode
            'LiveGraph']
 
 # %% ../nbs/07_callbacks.ipynb #8b64f1aa
+import io
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.fp16 import MixedPrecision, AMPMode
 from fastai.callback.tracker import SaveModelCallback
 from IPython.display import display
 from .infer import pick_format, pick_precision
+from .table import write_file
 
 # %% ../nbs/07_callbacks.ipynb #6731e131
 class DevicePrecision(MixedPrecision):
@@ -64,6 +66,11 @@ class BestModel(SaveModelCallback):
         super().before_fit()
 
     def after_train(self): self.trained = True
+
+    def _save(self, name):
+        buf = io.BytesIO()
+        save_model(buf, self.model, self.opt, with_opt=self.with_opt)
+        self.last_saved_path = write_file(join_path_file(name, self.path/self.model_dir, ext='.pth'), buf.getbuffer())
 
     def after_epoch(self):
         if not self.trained: return  # `validate` has epochs without training

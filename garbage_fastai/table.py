@@ -64,11 +64,15 @@ def write_file(
     if isinstance(data, str): data = data.encode('utf-8', 'surrogateescape')  # odd file names pass through as they are
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
     try:
-        with open(fd, 'wb') as f: f.write(data)
+        with open(fd, 'wb') as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())  # else a power cut could leave the new name on an empty file
         os.chmod(tmp, 0o644)
         os.replace(tmp, path)
-    except BaseException:
+    except BaseException as e:
         os.unlink(tmp)
+        if isinstance(e, OSError): raise OSError(e.errno, e.strerror, str(path)) from None
         raise
     return path
 
