@@ -39,6 +39,7 @@ from .cam import *
 from .wise import *
 from .multimodal import *
 from .bins import *
+from .folder import *
 from .run import *
 from .repeat import *
 
@@ -46,9 +47,9 @@ from .repeat import *
 from . import (
     images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
     fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, export, quality,
-    labels, stress, cam, wise, multimodal, bins, run, repeat)
+    labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
 _modules = (
     images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
     fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, export, quality,
-    labels, stress, cam, wise, multimodal, bins, run, repeat)
+    labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -9,7 +9,7 @@ __all__ = ['app', 'Out', 'exit_code', 'explain', 'main', 'scan', 'review', 'trai
            'compare', 'predict']
 
 # %% ../nbs/16_cli.ipynb #3733abc2
-import os, sys
+import os, re, sys, time
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -101,6 +101,11 @@ def _size(text):
     try: h,_,w = text.lower().partition('x'); return (int(h), int(w or h))
     except ValueError: raise ValueError(f"--size {text} is not known: give pixels, as 224, or height x width, as 192x256") from None
 
+def _seconds(text):
+    m = re.fullmatch(r'(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?', text.strip().lower())
+    if not m or not any(m.groups()): raise ValueError(f"--time-limit {text} is not known: give hours, minutes and seconds, as 5h50m, 350m or 90s")
+    return sum(int(o or 0)*s for o,s in zip(m.groups(), (3600,60,1)))
+
 # %% ../nbs/16_cli.ipynb #4c06a38e
 @app.command()
 def train(
@@ -122,18 +127,27 @@ def train(
     decisions:Annotated[Optional[Path], typer.Option(help='decisions.csv, as saved from the sheet of `review`: labels to change and photos to leave out')]=None,
     seeds:Annotated[Optional[int], typer.Option(min=2, help='Run so many seeds, each in its folder in --out, and give mean, sd and interval; goes on where it was stopped')]=None,
     folds:Annotated[Optional[int], typer.Option(min=3, help='The same with so many folds: each photo is tested once')]=None,
+    workers:Annotated[Optional[int], typer.Option(min=0, help='Processes that load photos; not given: none where the photos fit into memory')]=None,
+    resume:Annotated[bool, typer.Option('--resume', help='Go on with the run in --out from the last whole epoch, or begin it where there is none; what is not given is as it was')]=False,
+    time_limit:Annotated[Optional[str], typer.Option(help='As 5h50m: stop after the last epoch that fits, with exit code 3 and a run to --resume')]=None,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Replace an older run in --out')]=False,
 ):
     "Train on a folder of photos; leaves figures, a report and a model in --out. What is not given is the best recipe we know."
+    start,finished = time.time(),resume and (out/'report.html').exists()
     freeze = _number_or_word(freeze, '--freeze', ('body','none'))
+    limit = None if time_limit is None else _seconds(time_limit)
     size = None if size is None else _size(size)
     recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
-                  precision=precision, freeze=freeze)
+                  precision=precision, freeze=freeze, workers=workers)
     if seeds or folds:
+        if limit is not None: raise ValueError('--time-limit is for one run: leave out --seeds and --folds')
         from garbage_fastai.repeat import repeat_runs
         return print_summary(repeat_runs(data, out, seeds, folds, overwrite, sys.stderr.isatty(), decisions, **recipe), out)
     from garbage_fastai.run import train_run
-    print_run(train_run(data, out, overwrite, sys.stderr.isatty(), decisions, **recipe))
+    if limit is not None: limit -= time.time()-start  # the import takes seconds
+    run = train_run(data, out, overwrite, sys.stderr.isatty(), decisions, resume=resume, time_limit=limit, **recipe)
+    if not (run/'report.html').exists(): raise typer.Exit(3)
+    if not finished: print_run(run)
 
 # %% ../nbs/16_cli.ipynb #f2f31a7a
 def print_run(
@@ -208,20 +222,29 @@ def compare(
         warnings.simplefilter('ignore')  # the result says the same
         print(compare_runs(run1, run2))
 
+# %% ../nbs/16_cli.ipynb #d742ce32
+def _shard(text):
+    m = re.fullmatch(r'(\d+)/(\d+)', text.strip())
+    if not m or not 1<=int(m[1])<=int(m[2]): raise ValueError(f"--shard {text} is not known: give part/parts, as 1/8 to 8/8")
+    return int(m[1]),int(m[2])
+
 # %% ../nbs/16_cli.ipynb #184f5bf9
 @app.command()
 def predict(
     model:Annotated[Path, typer.Argument(help='A run folder, or its model folder')],
     photos:Annotated[list[str], typer.Argument(help='Photos and folders of photos')],
-    out:Annotated[Path, typer.Option(help='CSV file to write')]=Path('predictions.csv'),
+    out:Annotated[Optional[Path], typer.Option(help='CSV file to write; not given: predictions.csv, or predictions-2-of-8.csv for --shard 2/8')]=None,
     copy_into:Annotated[Optional[Path], typer.Option(help='Also copy each photo into DIR/CLASS; nothing is moved')]=None,
     bs:Annotated[int, typer.Option(min=1, help='Photos a batch')]=64,
     precision:Annotated[str, typer.Option(help='auto, fp32, bf16 or fp16')]='auto',
+    shard:Annotated[Optional[str], typer.Option(help='Only a part of the photos, as 2/8 for the second of eight; all parts together are all photos')]=None,
 ):
     "Sort photos: one row a photo, with its class and how sure the model is."
+    part = None if shard is None else _shard(shard)
+    if out is None: out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
     from garbage_fastai.run import predict_photos
     from garbage_fastai.table import print_bad
-    preds = predict_photos(model, photos[0] if len(photos)==1 else photos, out, copy_into, bs=bs, precision=precision, progress=sys.stderr.isatty())
+    preds = predict_photos(model, photos[0] if len(photos)==1 else photos, out, copy_into, bs=bs, precision=precision, progress=sys.stderr.isatty(), shard=part)
     for label,n in preds.loc[preds['ok'], 'predicted'].value_counts().items(): print(f'{n:6}  {label}')
     print_bad(preds)
     print(f'predictions: {out}')

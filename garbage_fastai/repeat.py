@@ -96,7 +96,7 @@ def repeat_runs(
     for name,(changes,t) in runs.items():
         print(f"{name}{': finished before' if done[name] else ''}", flush=True)
         if done[name]: continue
-        train_run(data, out/name, (out/name/'config.json').exists(), progress, decisions, t, **{**kwargs, **changes})
+        train_run(data, out/name, overwrite, progress, decisions, t, not overwrite, **{**recipe, **changes})
         gc.collect()  # a Learner refers to itself: its photos and weights would wait in memory
     res = summarize_runs([out/name for name in runs])
     write_file(out/'summary.csv', res.to_csv())

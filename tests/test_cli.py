@@ -36,7 +36,7 @@ def run(sample_dir, tmp_path_factory):
     return out
 
 def test_train_leaves_what_it_promises(run):
-    assert sorted(p.name for p in run.iterdir()) == ['config.json', 'history.csv', 'maps', 'metrics.json', 'model', 'predictions.csv', 'report.html', 'splits.csv']
+    assert sorted(p.name for p in run.iterdir()) == ['config.json', 'confusion_matrix.png', 'history.csv', 'history.png', 'maps', 'metrics.json', 'model', 'predictions.csv', 'report.html', 'splits.csv']
     metrics = json.loads((run/'metrics.json').read_text())
     preds = pd.read_csv(run/'predictions.csv').query("split=='test'")
     assert metrics['n'] == len(preds) and metrics['accuracy'] == pytest.approx((preds.predicted==preds.label).mean())
