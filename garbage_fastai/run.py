@@ -10,7 +10,8 @@ __all__ = ['RECIPE', 'smaller_size', 'full_recipe', 'print_table', 'decision_cou
            'find_model_dir', 'evaluate_model', 'copy_sorted', 'take_shard', 'predict_photos']
 
 # %% ../nbs/15_run.ipynb #e652aa4b
-import io, json, os, shutil, tempfile, time, warnings
+import io, json, os, shutil, time
+from contextlib import nullcontext
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
 from .images import find_images, scan_images

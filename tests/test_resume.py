@@ -148,7 +148,7 @@ def test_a_head_that_was_trained_is_kept(sample_dir, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, tmp_path/'run', **recipe)
     monkeypatch.undo()
     monkeypatch.setattr('garbage_fastai.run.fit_head', lambda *a, **k: pytest.fail('the head was trained again'))
-    train_run(sample_dir, tmp_path/'run', resume=True, progress=False)
+    train_run(sample_dir, tmp_path/'run', resume=True)  # with progress bars
     same(tmp_path/'run', tmp_path/'whole')
 
 @given(files=st.lists(st.text(min_size=1), unique=True, max_size=60).map(sorted), n=st.integers(1, 70))
