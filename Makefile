@@ -6,7 +6,7 @@ READY := $(VENV)/.garbage_fastai-ready
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test export docs clean
+.PHONY: help install demo test bench export docs clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ demo: $(READY) ## Train on drawn photos and print where the report is
 test: $(READY) ## Run the notebooks, then the tests: library, README, docs and package
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
 	$(BIN)/python -m pytest
+
+bench: $(READY) ## Print how fast this machine is against plain fastai and PyTorch; half an hour
+	$(BIN)/python benchmarks/bench.py
 
 export: $(READY) ## Write the library and README from the notebooks
 	$(BIN)/nbdev-export

@@ -31,6 +31,7 @@ from .evaluate import *
 from .calibrate import *
 from .compare import *
 from .report import *
+from .engines import *
 from .export import *
 from .quality import *
 from .labels import *
@@ -46,10 +47,10 @@ from .repeat import *
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from . import (
     images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
-    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, export, quality,
-    labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
+    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, engines, export,
+    quality, labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
 _modules = (
     images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
-    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, export, quality,
-    labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
+    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, engines, export,
+    quality, labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
 __all__ = [n for m in _modules for n in m.__all__]

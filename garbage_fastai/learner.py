@@ -111,7 +111,7 @@ def build_learner(
         learn = vision_learner(dls, arch, loss_func=loss_func, metrics=ifnone(metrics, accuracy), train_bn=False, splitter=splitter,
                                cbs=L(precision_callbacks(precision, dls.device)) + L(cbs) + BnFreeze(), **args, **kwargs)
     learn.model_args = dict(arch=name, head=head)
-    if dls.device.type=='cpu': speed_up_depthwise(learn.model)
+    if torch.device(dls.device).type=='cpu': speed_up_depthwise(learn.model)
     if freeze=='none': learn.unfreeze()
     elif freeze=='body': learn.freeze()
     else: learn.freeze_to(1)

@@ -340,14 +340,15 @@ def predict_photos(
     bs:int=64, # Photos a batch
     precision:str='auto', # See `pick_precision`
     progress:bool=True, # Show a progress bar
-    shard:tuple|None=None # (2,8) for the second of eight parts: see `take_shard`
+    shard:tuple|None=None, # (2,8) for the second of eight parts: see `take_shard`
+    engine:str='auto' # See `Predictor`; 'auto' looks for the fastest only where there are a thousand photos, else the looking takes longer
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Predict photos with a model folder, and write the table"
-    predictor = Predictor(find_model_dir(model), precision)
-    files = find_images(photos)
+    folder,files = find_model_dir(model),find_images(photos)
     if not files: raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
     if out is not None and Path(out).is_dir(): raise IsADirectoryError(f"--out {out} is a folder: give the name of a CSV file")
     if shard is not None: files = take_shard(files, *shard)
+    predictor = Predictor(folder, precision, engine='torch' if engine=='auto' and len(files)<1000 else engine)
     preds = predictor.predict(pd.DataFrame(dict(path=[f for f,_ in files])), bs=bs, progress=progress)
     if out is not None: write_file(out, preds.to_csv(index=False))
     if copy_into is not None: copy_sorted(preds, copy_into)
