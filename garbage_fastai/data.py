@@ -119,6 +119,7 @@ def build_dataloaders(
     if not n_train: raise ValueError("no photo is in the split 'train': nothing to learn from")
     if n_train==len(t): raise ValueError("no photo is in the split 'valid': give split_images a share for it")
     if seed is not None: set_seed(seed)
+    if device is not None: device = torch.device(device)
     size = hw(size)
     train_size = size if train_size is None else hw(train_size)
     tfms = augment_transforms(augment, train_size) if isinstance(augment, str) else list(augment)
