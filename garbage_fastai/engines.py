@@ -146,6 +146,17 @@ def time_engines(
     return {k:n/t for k,t in best.items()}
 
 # %% ../nbs/11a_engines.ipynb #e8e33d81
+def _architecture_hash(model, config):
+    "The same for networks that differ in their weights alone, which are equally fast"
+    shapes = {k:list(v.shape) for k,v in model.state_dict().items()}
+    return hashlib.sha256(json.dumps([config.get('arch'), config['size'], shapes]).encode()).hexdigest()[:16]
+
+def _remembered(file, here):
+    "Photos a second by engine, where they were measured under the same conditions"
+    try: known = dict(json.loads(file.read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError): return {}  # none, or damaged
+    return known.get('rates', {}) if known.get('here')==here else {}
+
 def pick_engine(
     model:nn.Module, # From `load_exported`
     config:dict, # Likewise
@@ -157,11 +168,9 @@ def pick_engine(
     if len(found)==1: return 'torch'
     here = dict(processor=processor_name(), cpus=os.cpu_count(), threads=torch.get_num_threads(), precision=pick_precision(precision, 'cpu'),
                 garbage_fastai=garbage_fastai.__version__, engines=found)
-    file = cache_dir()/'engines'/f'{model_hash(model, config)}.json'
-    if not again:
-        try: known = json.loads(file.read_text(encoding='utf-8'))
-        except (OSError, ValueError): known = {}
-        if known.get('here')==here: return max(known['rates'], key=known['rates'].get)
+    file = cache_dir()/'engines'/f'{_architecture_hash(model, config)}.json'
+    rates = {} if again else _remembered(file, here)
+    if rates: return max(rates, key=rates.get)
     forwards = {}
     for e in found:
         try:
