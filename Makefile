@@ -33,8 +33,8 @@ test: $(READY) ## Run the notebooks, then the tests: library, README, docs and p
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Print how fast this machine is against plain fastai and PyTorch; half an hour
-	$(BIN)/python benchmarks/bench.py
+bench: $(READY) ## Print how fast the library is against fastai and PyTorch here; ROWS='scan predict' for some of it
+	$(BIN)/python benchmarks/bench.py $(ROWS)
 
 export: $(READY) ## Write the library and README from the notebooks
 	$(BIN)/nbdev-export

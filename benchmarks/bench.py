@@ -1,59 +1,52 @@
-"""Ratios of speed against named alternatives, on this machine: `make bench`, or `python benchmarks/bench.py --help`.
+"""How fast this library is against fastai and bare PyTorch on this machine: one row a pair.
 
-Whatever is compared runs in turns in one process, and medians count, so that other work on the machine meets both sides. Only ratios mean
-something elsewhere. Photos are TrashNet where GARBAGE_FASTAI_DATA or the cache has it, else drawn ones. Rows are appended to results/bench.csv.
+    python benchmarks/bench.py                        all rows but time_to_accuracy, a quarter of an hour on two slow cores
+    python benchmarks/bench.py predict scan           these rows alone
+    python benchmarks/bench.py --photos 2527 predict  with all of TrashNet, which takes ten times as long
+    python benchmarks/bench.py --tiny                 drawn photos and small sizes: does it run at all?
+
+Whatever is compared takes turns in one process, in another order each turn, so that other work on the machine meets all sides alike. The median over
+the turns counts: of the seconds, and of each turn's ratio. A ratio of 2 means that ours takes half the time. Photos are TrashNet where
+GARBAGE_FASTAI_DATA names the folder of its archive, else drawn ones. Rows are appended to results/bench.csv with the machine and the versions.
 """
-import argparse, contextlib, io, os, resource, statistics, subprocess, sys, tempfile, time, warnings
+import argparse, contextlib, csv, io, os, statistics, subprocess, sys, tempfile, time, warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 warnings.filterwarnings('ignore')
 from fastai.vision.all import *
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.datasets import get_dataset, dataset_info, local_copy
+from garbage_fastai.embed import PACKAGED, packaged_weights
 from garbage_fastai.engines import installed_engines, processor_name
 from garbage_fastai.evaluate import Evaluation
 from garbage_fastai.export import Predictor, export_model, versions
 from garbage_fastai.features import compute_features, head_learner
 from garbage_fastai.images import scan_images
-from garbage_fastai.infer import low_precision, map_images, pick_format, pick_precision, torch_forward
+from garbage_fastai.infer import low_precision, map_images, pick_format, pick_precision
 from garbage_fastai.learner import build_learner
 from garbage_fastai.predict import predict_images
+from garbage_fastai.run import fit_recipe, full_recipe
 from garbage_fastai.sample import draw_sample
 from garbage_fastai.splits import split_images
 
-def turns(fs, n):
-    "Median seconds of each function, called in turns `n` times after once to warm up; a function may return its own seconds"
-    took = {k:[] for k in fs}
-    for i in range(n+1):
-        for k,f in fs.items():
-            start = time.perf_counter(); own = f()
-            if i: took[k].append(own if isinstance(own, float) else time.perf_counter()-start)
-    return {k:statistics.median(v) for k,v in took.items()}
+def turns(fs, n, warm=True):
+    "Seconds a unit of each function in each of `n` turns, after a short call to warm up; `f(short)` returns how many units it did"
+    took,names = {k:[] for k in fs},list(fs)
+    if warm: [f(True) for f in fs.values()]
+    for i in range(n):
+        for k in names[i%len(names):] + names[:i%len(names)]:
+            start = time.perf_counter()
+            units = fs[k](False)
+            took[k].append((time.perf_counter()-start)/units)
+    return took
 
-def row(what, ours, than, a, b, unit='s'):
-    "`ours` takes `a`, the alternative `than` takes `b`: how many times as fast ours is"
-    return dict(what=what, ours=ours, than=than, value_ours=a, value_than=b, unit=unit, ratio=b/a)
-
-class StepTimes(Callback):
-    "Seconds of each training step, without the data; no validation"
-    order = -100  # first before a batch
-    def before_fit(self): self.took = []
-    def before_batch(self): self.start = time.perf_counter()
-    def before_validate(self): raise CancelValidException()
-
-class StepEnd(Callback):
-    order = 100   # last after a batch
-    def after_batch(self):
-        if torch.cuda.is_available(): torch.cuda.synchronize()
-        self.step_times.took.append(time.perf_counter()-self.step_times.start)
-        if len(self.step_times.took)==3: raise CancelFitException()
-
-def fastai_dls(table, size, bs):
-    "As in fastai's tutorials: photos from disk in every epoch, default workers"
-    return DataBlock(blocks=(ImageBlock, CategoryBlock), get_x=ColReader('path'), get_y=ColReader('label'),
-        splitter=lambda t: (L(*np.flatnonzero(t['split']=='train')), L(*np.flatnonzero(t['split']=='valid'))),
-        item_tfms=Resize(size, ResizeMethod.Squish), batch_tfms=Normalize.from_stats(*imagenet_stats)).dataloaders(table, bs=bs)
+def pair(ours, against, a, b, unit='s'):
+    "One row: lists of what `ours` and what `against` took in each turn. The ratio is how many times as fast ours is; of anything but seconds, how many times as much"
+    r = [y/x if unit in ('s','s a photo') else x/max(y, 1e-9) for x,y in zip(a, b)]
+    return dict(ours=ours, against=against, value_ours=statistics.median(a), value_against=statistics.median(b), unit=unit,
+                ratio=statistics.median(r), low=min(r), high=max(r), turns=len(r))
 
 @contextlib.contextmanager
 def quiet(*learns):
@@ -61,175 +54,256 @@ def quiet(*learns):
         for l in learns: s.enter_context(l.no_bar()); s.enter_context(l.no_logging())
         yield
 
+class NoValid(Callback):
+    def before_validate(self): raise CancelValidException()
+
+def fastai_learner(table, size, bs, arch, **kwargs):
+    "As in fastai's tutorials: photos from disk, its default workers and precision"
+    dls = DataBlock(blocks=(ImageBlock, CategoryBlock), get_x=ColReader('path'), get_y=ColReader('label'),
+        splitter=lambda t: (L(*np.flatnonzero(t['split']=='train')), L(*np.flatnonzero(t['split']=='valid'))),
+        item_tfms=Resize(size, ResizeMethod.Squish)).dataloaders(table, bs=bs)
+    return vision_learner(dls, arch, metrics=accuracy, **{'pretrained':False, **kwargs})
+
 class Bench:
-    def __init__(self, args):
-        self.quick,self.n,self.bs,self.size = args.quick,args.turns,args.bs,tuple(args.size)
-        self.work = Path(tempfile.mkdtemp())
-        real = None if self.quick else local_copy(dataset_info('trashnet'))
-        self.folder = get_dataset('trashnet') if real else draw_sample(self.work/'sample', **(dict(n=8, size=(96,72)) if self.quick else {}))
-        table = scan_images(self.folder, progress=False)
-        if args.photos: table = table.sample(min(args.photos, len(table)), random_state=0)
-        self.table = split_images(table.sort_values('path').reset_index(drop=True), (.5,.25,.25), seed=42)
-        self.data = ('TrashNet' if real else 'drawn') + f', {len(self.table)} photos, {self.size[0]}x{self.size[1]}'
-        self.archs = ['resnet18' if self.quick else 'resnet34', 'tf_efficientnet_lite0']
+    "The photos, and what all rows share"
+    def __init__(self, photos, turns, size, bs, epochs, tiny, work):
+        self.n,self.size,self.bs,self.epochs,self.tiny,self.work = turns,size,bs,epochs,tiny,work
+        real = None if tiny else local_copy(dataset_info('trashnet'))
+        self.folder = get_dataset('trashnet', progress=False) if real else draw_sample(work/'sample', **(dict(n=8, size=(96,72)) if tiny else {}))
+        self.data,self.photos = 'TrashNet' if real else 'drawn',photos
+        self.device = default_device()
+        self.precision = pick_precision('auto', self.device)
 
-    def learners(self, arch, cache='ram'):
-        "(ours, fastai's default)"
-        dls = build_dataloaders(self.table, size=self.size, bs=self.bs, augment='none', cache=cache, seed=42)
-        ours = build_learner(dls, arch, weights='none', freeze='none')
-        theirs = vision_learner(fastai_dls(self.table, self.size, self.bs), arch, pretrained=False, metrics=accuracy)
+    def table(self, n):
+        "`n` photos, or as many as --photos asks for, split by half, quarter and quarter"
+        paths = get_image_files(self.folder).sorted().map(str)
+        n = len(paths) if self.tiny else min(self.photos or n, len(paths))
+        t = pd.DataFrame(dict(path=paths)).sample(n, random_state=0).sort_values('path', ignore_index=True)
+        t['label'] = [Path(p).parent.name for p in t['path']]
+        return split_images(t, (.5,.25,.25), seed=42, groups=None)
+
+    def learner(self, table, size=None, arch=PACKAGED, weights='none', freeze='none', cache='ram'):
+        with contextlib.redirect_stdout(io.StringIO()):
+            return build_learner(build_dataloaders(table, size or self.size, self.bs, 'none', cache, seed=42), arch, weights, freeze)
+
+    def train_step(self, arch):
+        "Steps on batches that are in memory: forward, loss, backward and optimizer; random weights, all of them trained"
+        table,steps = self.table(100),1 if self.tiny else 2 if self.device.type=='cpu' else 20
+        ours,theirs = self.learner(table, arch=arch, cache=None),fastai_learner(table, self.size, self.bs, arch)
         theirs.unfreeze()
-        return ours,theirs
+        net,fmt = fastai_learner(table, self.size, self.bs, arch).model,pick_format(self.precision, self.device)
+        x,y = torch.randn(self.bs, 3, *self.size),torch.randint(len(ours.dls.vocab), (self.bs,))
+        x,y = x.to(self.device),y.to(self.device)
+        def dls(n): return DataLoaders(*[DataLoader([(x,y)]*n, bs=None, num_workers=0, device=self.device)]*2, device=self.device)
+        full,short = dls(steps),dls(1)
+        def fit(learn, is_short):
+            learn.dls = short if is_short else full
+            with quiet(learn): learn.fit(1, 1e-4, cbs=NoValid())
+            return len(learn.dls.train)
+        net = net.to(self.device, memory_format=fmt).train()
+        opt,scaler = torch.optim.AdamW(net.parameters(), 1e-4),torch.amp.GradScaler(self.device.type, enabled=self.precision=='fp16')
+        loss_func = nn.CrossEntropyLoss(label_smoothing=.1)
+        def bare(is_short):
+            dl = (short if is_short else full).train
+            for xb,yb in dl:
+                with low_precision(self.precision, self.device): loss = loss_func(net(xb.contiguous(memory_format=fmt)), yb)
+                scaler.scale(loss).backward(); scaler.step(opt); scaler.update(); opt.zero_grad()
+            loss.item()
+            return len(dl)
+        t = turns(dict(ours=partial(fit, ours), fastai=partial(fit, theirs), bare=bare), self.n)
+        yield pair('build_learner', "fastai's default", t['ours'], t['fastai'])
+        yield pair('build_learner', f'bare PyTorch loop, {self.precision}, {str(fmt)[6:]}', t['ours'], t['bare'])
 
-    def train_step(self):
-        for arch in self.archs:
-            ours,theirs = self.learners(arch)
-            x,y = (o.as_subclass(Tensor) for o in ours.dls.one_batch())
-            precision,device = pick_precision('auto', x.device),x.device
-            fmt = pick_format(precision, device)
-            bare = build_learner(ours.dls, arch, weights='none', freeze='none').model
-            for m in bare.modules():  # without our fast backward pass
-                if type(m).__name__.startswith('DepthwiseConv2d'): m.__class__ = type(m).__mro__[1]
-            bare = bare.to(device, memory_format=fmt).train()
-            opt = torch.optim.AdamW(bare.parameters(), 1e-4)
-            def bare_step():
-                start = time.perf_counter()
-                with low_precision(precision, device): loss = F.cross_entropy(bare(x.contiguous(memory_format=fmt)).float(), y)
-                loss.backward(); opt.step(); opt.zero_grad()
-                if torch.cuda.is_available(): torch.cuda.synchronize()
-                return time.perf_counter()-start
-            def fit(learn):
-                times = StepTimes()
-                with quiet(learn): learn.fit(3, 1e-4, cbs=[times,StepEnd()])
-                return statistics.median(times.took)
-            t = turns(dict(ours=lambda: fit(ours), fastai=lambda: fit(theirs), bare=lambda: statistics.median(bare_step() for _ in range(3))), self.n)
-            yield row(f'train step {arch}', 'build_learner', "fastai's default", t['ours'], t['fastai'])
-            yield row(f'train step {arch}', 'build_learner', f'bare loop in {precision}, same layout', t['ours'], t['bare'])
-
-    def predict(self):
-        ours,theirs = self.learners(self.archs[1], cache=None)
-        folder,paths = export_model(ours, self.work/'model'),self.table['path'].tolist()
-        few = paths[:4 if self.quick else 8]
-        dls = theirs.dls
-        pixels = self._pixels(paths[:2*64])
-        auto = Predictor(folder, engine='auto')
-        batches = [np.stack(pixels[i:i+64]) for i in range(0, len(pixels), 64)]
-        engines = dict(torch=Predictor(folder).forward, **{auto.engine:auto.forward})
-        def get_preds():
-            with quiet(theirs): theirs.get_preds(dl=dls.test_dl(self.table))
-        def one_by_one():
+    def predict(self, size):
+        "From files to a table of predictions; random weights. The limit is the fastest network alone and decoding alone, one after the other"
+        table = self.table(256)
+        ours,theirs = self.learner(table, size, cache=None),fastai_learner(table, size, self.bs, PACKAGED)
+        folder = export_model(ours, self.work/f'model-{size[0]}')
+        torch_,auto = Predictor(folder),Predictor(folder, engine='auto')
+        pixels,engines = np.random.default_rng(0).integers(0, 256, (64,*size,3), dtype=np.uint8),{'torch':torch_}
+        engines[auto.engine] = auto
+        def part(short): return table[:16] if short else table
+        def predict(f, short): f(part(short), progress=False); return len(part(short))
+        def get_preds(short):
+            with quiet(theirs): theirs.get_preds(dl=theirs.dls.test_dl(part(short)))
+            return len(part(short))
+        def autocast(short):
+            with low_precision(self.precision, self.device): return get_preds(short)
+        def one_by_one(short):
+            few = part(short)['path'][:1 if short else 8]
             with quiet(theirs): [theirs.predict(p) for p in few]
-        decode = lambda: map_images(lambda x: x[:,0,0].astype(np.float32), paths, self.size, progress=False)
-        fs = dict(ours=lambda: predict_images(ours, self.table, progress=False), auto=lambda: auto.predict(self.table, progress=False),
-                  get_preds=get_preds, one_by_one=one_by_one, decode=decode)
-        fs |= {f'net {k}': (lambda f=f: [f(b) for b in batches]) for k,f in engines.items()}
-        t = turns(fs, self.n)
-        net = {k: t[f'net {k}']*len(paths)/len(pixels) for k in engines}
-        yield row('predict a folder', 'predict_images', "fastai's get_preds, default", t['ours'], t['get_preds'])
-        yield row('predict a folder', f'Predictor, auto={auto.engine}', "fastai's get_preds, default", t['auto'], t['get_preds'])
-        yield row('predict a folder', f'Predictor, auto={auto.engine}', 'learn.predict in a loop', t['auto'], t['one_by_one']*len(paths)/len(few))
-        yield row('predict a folder', 'predict_images', 'limit: network and decoding alone', t['ours'], net['torch']+t['decode'])
-        yield row('predict a folder', f'Predictor, auto={auto.engine}', 'limit: network and decoding alone', t['auto'], net[auto.engine]+t['decode'])
-        yield row('network alone', auto.engine, 'torch', net[auto.engine], net['torch'])
-        if pick_precision('auto','cpu')=='bf16':
-            def autocast():
-                with low_precision('bf16','cpu'): get_preds()
-            t = turns(dict(auto=fs['auto'], autocast=autocast), self.n)
-            yield row('predict a folder', f'Predictor, auto={auto.engine}', 'get_preds under bf16 autocast', t['auto'], t['autocast'])
-
-    def _pixels(self, paths):
-        kept = {}
-        map_images(lambda x: x[:,0,0].astype(np.float32), paths, self.size, progress=False, cache=kept)
-        return list(kept.values())
+            return len(few)
+        def network(p, short):
+            n = 16 if short else min(128, len(table))
+            for i in range(0, n, 64): p.forward(pixels[:n-i])
+            return n
+        def decode(short):
+            map_images(lambda x: x[:,0,0].astype(np.float32), part(short)['path'].tolist(), size, progress=False)
+            return len(part(short))
+        fs = dict(ours=partial(predict, partial(predict_images, ours)), auto=partial(predict, auto.predict), get_preds=get_preds, one_by_one=one_by_one, decode=decode)
+        if auto.engine=='torch': fs.pop('auto')
+        if self.precision!='fp32': fs['autocast'] = autocast
+        t = turns(fs | {f'net {k}':partial(network, p) for k,p in engines.items()}, self.n)
+        best = min(engines, key=lambda k: statistics.median(t[f'net {k}']))
+        limit = [a+b for a,b in zip(t[f'net {best}'], t['decode'])]
+        for k,name,e in ('auto',"Predictor with engine='auto'",auto.engine),('ours','predict_images','torch'):
+            if k not in t: continue
+            against = {"fastai's get_preds, default":t['get_preds'], 'learn.predict in a loop':t['one_by_one'], f'limit: {best} alone, then decoding alone':limit,
+                       f'network alone, {e}':t[f'net {e}'], 'decoding alone':t['decode']}
+            if 'autocast' in t: against[f"fastai's get_preds, {self.precision} autocast"] = t['autocast']
+            for other,took in against.items(): yield pair(f'{name}, {e}', other, t[k], took, 's a photo')
 
     def evaluate(self):
-        ours,_ = self.learners(self.archs[1], cache=None)
-        test = self.table.query("split!='train'")
-        dl = ours.dls.test_dl(test, with_labels=True)
-        def one_pass():
-            ev = Evaluation(predict_images(ours, test, progress=False))
-            return ev.confusion_matrix, ev.most_confused(), ev.classification_report()
-        def interpretation():
-            with quiet(ours):
-                i = ClassificationInterpretation.from_learner(ours, dl=dl)
-                i.confusion_matrix(); i.most_confused(); i.print_classification_report()
+        "Confusion matrix, most confused and report; the same Learner in the same precision answers both"
+        table = self.table(128)
+        learn = self.learner(table, cache=None)
+        def one_pass(short):
+            part = table[:16] if short else table
+            ev = Evaluation(predict_images(learn, part, progress=False))
+            with quiet(): ev.confusion_matrix(), ev.most_confused(), ev.print_classification_report()
+            return len(part)
+        def interpretation(short):
+            part = table[:16] if short else table
+            with quiet(learn):
+                i = ClassificationInterpretation.from_learner(learn, dl=learn.dls.test_dl(part, with_labels=True))
+                i.confusion_matrix(), i.most_confused(), i.print_classification_report()
+            return len(part)
         t = turns(dict(ours=one_pass, fastai=interpretation), self.n)
-        yield row('three questions', 'Evaluation', 'ClassificationInterpretation, same Learner', t['ours'], t['fastai'])
+        yield pair('Evaluation', 'ClassificationInterpretation', t['ours'], t['fastai'], 's a photo')
 
     def frozen(self):
-        ours,theirs = self.learners(self.archs[1])
-        ours.freeze(); theirs.freeze()
+        "Epochs of the head on pretrained weights, validation included; and the test accuracy after as many epochs of both"
+        table = self.table(600)
+        ours = self.learner(table, weights='packaged', freeze='body')
+        theirs = fastai_learner(table, self.size, self.bs, PACKAGED, pretrained=True,
+                                pretrained_cfg_overlay=dict(state_dict=packaged_weights(), mean=(.5,)*3, std=(.5,)*3))
         start = time.perf_counter()
-        head = head_learner(ours, compute_features(ours, progress=False))
+        head = head_learner(ours, compute_features(ours, progress=False), bs=self.bs)
         once = time.perf_counter()-start
-        def epoch(learn):
-            with quiet(learn): learn.fit(1, 1e-4)
-        t = turns(dict(ours=lambda: epoch(head), fastai=lambda: epoch(theirs)), self.n)
-        yield row('second frozen epoch', 'head on computed features', "fastai's frozen epoch", t['ours'], t['fastai'])
-        yield row('first frozen epoch', 'computing the features too', "fastai's frozen epoch", once+t['ours'], t['fastai'])
+        def epoch(learn, short):
+            with quiet(learn): learn.fit(1, 3e-3)
+            return 1
+        n = 1 if self.tiny else 2
+        t = [turns(dict(ours=partial(epoch, head), fastai=partial(epoch, theirs)), 1, warm=False) for _ in range(n)]
+        a,b = ([o[k][0] for o in t] for k in ('ours','fastai'))
+        yield pair('first frozen epoch, computing the features too', "fastai's first frozen epoch", [once+a[0]], b[:1])
+        yield pair('second frozen epoch, on the features', "fastai's second frozen epoch", a[-1:], b[-1:])
+        test = table[table['split']=='test']
+        mine = (lambda p: (p['predicted']==p['label']).mean())(predict_images(ours, test, progress=False))
+        with quiet(theirs): probs,_ = theirs.get_preds(dl=theirs.dls.test_dl(test))
+        other = (np.array(theirs.dls.vocab)[probs.argmax(1)]==test['label']).mean()
+        se = math.sqrt(other*(1-other)/len(test))
+        yield pair(f'test accuracy after {n} epochs', "fastai's", [mine], [other], f'share of {len(test)}, standard error {se:.3f}')
 
     def scan(self):
-        paths = self.table['path'].tolist()
-        def bare():
-            with ThreadPoolExecutor(num_cpus()) as ex: list(ex.map(lambda p: Image.open(p).convert('RGB'), paths))
-        t = turns(dict(ours=lambda: scan_images(paths, progress=False), bare=bare), self.n)
-        yield row('scan', 'scan_images', 'decoding only, a thread a core', t['ours'], t['bare'])
+        "All that `scan_images` tells of a photo, against opening it"
+        table = self.table(1000)
+        def part(short): return table['path'][:16 if short else None].tolist()
+        def ours(short): return len(scan_images(part(short), progress=False))
+        def bare(short):
+            with ThreadPoolExecutor(num_cpus()) as ex: return len(list(ex.map(lambda p: Image.open(p).convert('RGB') and 1, part(short))))
+        t = turns(dict(ours=ours, bare=bare), self.n)
+        yield pair('scan_images', 'decoding alone, a thread a core', t['ours'], t['bare'], 's a photo')
 
     def start_up(self):
-        def python(code): return lambda: subprocess.run([sys.executable, '-c', code], capture_output=True, check=True)
-        t = turns(dict(ours=python("from garbage_fastai.cli import main; main(['--help'])"), bare=python('pass'),
-                       fastai=python('import fastai.vision.all')), self.n)
-        yield row('start-up', 'garbage-fastai --help', 'python alone', t['ours'], t['bare'])
-        yield row('start-up', 'garbage-fastai --help', 'importing fastai.vision.all', t['ours'], t['fastai'])
+        "New processes"
+        def python(code): return lambda short: subprocess.run([sys.executable, '-c', code], capture_output=True, check=True) and 1
+        t = turns({'--help':python("from garbage_fastai.cli import main; main(['--help'])"), 'python alone':python('pass'),
+                   'import fastai.vision.all':python('import fastai.vision.all'), 'all':python('import garbage_fastai.all')}, self.n)
+        for k in ('python alone','import fastai.vision.all'): yield pair('garbage-fastai --help', k, t['--help'], t[k])
+        yield pair('import garbage_fastai.all', 'import fastai.vision.all', t['all'], t['import fastai.vision.all'])
 
     def memory(self):
-        few,many = (200,2000) if self.quick else (1000,20000)
-        def mb(n):
-            cmd = [sys.executable, __file__, '--peak', str(n), '--folder', str(self.folder)]
-            return int(subprocess.run(cmd, capture_output=True, text=True, check=True).stdout)/2**20
-        yield row('peak memory', f'predicting {many} photos', f'predicting {few} photos', mb(many), mb(few), 'MB')
+        "Peak memory of processes that predict many and few photos, with a small network so that they end soon"
+        few,many = (30,300) if self.tiny else (1000,20000)
+        model = export_model(self.learner(self.table(100), (32,32), 'resnet10t', cache=None), self.work/'small')
+        paths,links = get_image_files(self.folder).sorted(),self.work/'links'
+        links.mkdir()
+        for i in range(many): (links/f'{i}.jpg').symlink_to(paths[i%len(paths)])
+        # of Linux's two answers only VmHWM forgets the process that started this one
+        code = ('import re, resource, sys; from pathlib import Path; from garbage_fastai.export import Predictor; from garbage_fastai.images import find_images\n'
+                'files = [f for f,_ in find_images(sys.argv[2])[:int(sys.argv[3])]]\n'
+                'assert len(Predictor(sys.argv[1], device="cpu").predict(files, progress=False))==int(sys.argv[3])\n'
+                'status = Path("/proc/self/status")\n'
+                'print(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1] if status.exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)')
+        def mb(n):  # kilobytes on Linux, bytes on macOS
+            out = subprocess.run([sys.executable, '-c', code, model, links, str(n)], capture_output=True, text=True, check=True).stdout
+            return int(out.split()[-1])/(2**20 if sys.platform=='darwin' else 2**10)
+        a,b = mb(many),mb(few)
+        yield pair(f'predicting {many} photos', f'predicting {few} photos', [a], [b], 'MB at the peak')
 
-def peak(n, folder):
-    "Peak memory in bytes of a process that predicts `n` photos with a very small network, so that it ends today"
-    net = nn.Sequential(nn.Conv2d(3,8,3,2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,6))
-    paths = get_image_files(folder).sorted()
-    map_images(torch_forward(net, [.5]*3, [.25]*3, 'fp32'), [str(paths[i%len(paths)]) for i in range(n)], (64,64), progress=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform=='darwin' else 1024)
+    def time_to_accuracy(self, goal=.921):
+        "From the folder to a network: seconds until an epoch ends with `goal` of the test photos right, without the time of looking"
+        seen,start,r = [],time.perf_counter(),full_recipe(epochs=1 if self.tiny else self.epochs)
+        table = split_images(scan_images(self.folder, progress=False), (.5,.25,.25), seed=42)
+        test = table[table['split']=='test']
+        with contextlib.redirect_stdout(io.StringIO()):
+            dls = build_dataloaders(table, r['size'], r['bs'], r['augment'], train_size=r['train_size'], seed=42)
+            learn = build_learner(dls, freeze=r['freeze'])
+        class Watch(Callback):
+            order,looked = 80,0.  # after all that an epoch brings
+            def after_epoch(self):
+                now = time.perf_counter()
+                p = predict_images(learn, test, progress=False)
+                seen.append((now-start-self.looked, (p['predicted']==p['label']).mean()))
+                self.looked += time.perf_counter()-now
+        with quiet(learn): fit_recipe(learn, r, cbs=Watch())
+        took,acc = next((o for o in seen if o[1]>=goal), seen[-1])
+        how = f'{acc:.4f} of {len(test)} test photos right after {seen.index((took,acc))+1} of {len(seen)} epochs'
+        yield pair(how + f', in {took:.0f} s', f'the aim: {goal} in 5 minutes', [took if acc>=goal else math.inf], [300.])
 
-PARTS = 'train_step predict evaluate frozen scan start_up memory'.split()
+ROWS = dict(train_resnet34=partial(Bench.train_step, arch='resnet34'), train_efficientnet=partial(Bench.train_step, arch=PACKAGED),
+            predict=lambda b: b.predict(b.size), predict_224=lambda b: b.predict((48,48) if b.tiny else (224,224)), evaluate=Bench.evaluate,
+            frozen=Bench.frozen, scan=Bench.scan, start_up=Bench.start_up, memory=Bench.memory, time_to_accuracy=Bench.time_to_accuracy)
+LONG = 'time_to_accuracy',
+
+def amount(x, unit):
+    "For reading"
+    if unit not in ('s','s a photo'): return f'{x:.4g}'
+    return f'{x*1000:.1f} ms' if x<1 else f'{x:.2f} s'
+
+def append(file, row):
+    "One row more in a CSV file"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = not file.exists()
+    with file.open('a', newline='', encoding='utf-8') as f:
+        w = csv.DictWriter(f, list(row))
+        if new: w.writeheader()
+        w.writerow({k: f'{v:.4g}' if isinstance(v, float) else v for k,v in row.items()})
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--quick', action='store_true', help='a small try on drawn photos, to see that everything runs')
-    p.add_argument('--only', nargs='+', choices=PARTS, default=PARTS)
-    p.add_argument('--size', nargs=2, type=int, metavar=('HEIGHT','WIDTH'))
-    p.add_argument('--bs', type=int, help='photos a training batch')
-    p.add_argument('--photos', type=int, default=0, help='use no more than so many')
-    p.add_argument('--turns', type=int, help='times that each is measured')
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('rows', nargs='*', metavar='ROW', help=', '.join(ROWS) + f". All but {', '.join(LONG)} where none is named")
+    p.add_argument('--photos', type=int, help='photos a row, instead of the number that a quarter of an hour has room for')
+    p.add_argument('--turns', type=int, help='how often each is measured')
+    p.add_argument('--size', nargs=2, type=int, metavar=('HEIGHT','WIDTH'), help='192 256 unless told')
+    p.add_argument('--bs', type=int, help='photos a training batch: 32 unless told')
+    p.add_argument('--epochs', type=int, default=6, help='for time_to_accuracy')
     p.add_argument('--threads', type=int, help="PyTorch's threads")
-    p.add_argument('--out', type=Path, help='CSV file to append to; results/bench.csv, with --quick none')
-    p.add_argument('--peak', type=int, help=argparse.SUPPRESS)
-    p.add_argument('--folder', help=argparse.SUPPRESS)
-    args = p.parse_args()
-    if args.peak: return print(peak(args.peak, args.folder))
-    size,bs,n = ([64,64],8,1) if args.quick else ([192,256],32,5)
-    args.size,args.bs,args.turns = args.size or size,args.bs or bs,args.turns or n
-    if args.threads: torch.set_num_threads(args.threads)
-    if not args.quick and not args.out: args.out = Path(__file__).parent/'results'/'bench.csv'
-    bench = Bench(args)
-    about = dict(date=time.strftime('%Y-%m-%d'), processor=processor_name(), cpus=num_cpus(), threads=torch.get_num_threads(),
-                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else '', load=round(os.getloadavg()[0], 1),
-                 precision=pick_precision('auto', default_device()), data=bench.data, bs=args.bs, turns=args.turns, quick=args.quick)
-    packages = ' '.join(f'{k}={v}' for k,v in {**versions(), **installed_engines()}.items())
-    rows = []
-    for part in args.only:
-        for r in getattr(bench, part)():
-            rows.append(r)
-            print(f"{r['ratio']:8.2f}  {r['what']}: {r['ours']}, against {r['than']}", flush=True)
-    table = pd.DataFrame(rows)
-    print('\n', about, '\n', packages, '\n', table.round(3).to_string(index=False), sep='')
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        table.assign(**about, versions=packages).to_csv(args.out, mode='a', header=not args.out.exists(), index=False)
+    p.add_argument('--out', type=Path, help='CSV file to append to: results/bench.csv unless told, with --tiny none')
+    p.add_argument('--tiny', action='store_true', help='a small try on drawn photos, to see that everything runs')
+    a = p.parse_args()
+    unknown = set(a.rows) - set(ROWS)
+    if unknown: p.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    if a.threads: torch.set_num_threads(a.threads)
+    out = a.out or (None if a.tiny else Path(__file__).parent/'results'/'bench.csv')
+    with tempfile.TemporaryDirectory() as work:
+        if a.tiny: os.environ['GARBAGE_FASTAI_CACHE'] = f'{work}/cache'
+        b = Bench(a.photos, a.turns or (1 if a.tiny else 3), tuple(a.size or ((32,32) if a.tiny else (192,256))),
+                  a.bs or (4 if a.tiny else 32), a.epochs, a.tiny, Path(work))
+        engines = {{'onnx':'onnxruntime'}.get(k, k):v for k,v in installed_engines().items()}
+        packages = ' '.join(f'{k}={v}' for k,v in {**versions(), **engines}.items())
+        about = dict(date=time.strftime('%Y-%m-%d'), processor=processor_name(), cpus=num_cpus(), threads=torch.get_num_threads(),
+                     gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else '', precision=b.precision, data=b.data, photos=a.photos or '',
+                     size='x'.join(map(str, b.size)), bs=b.bs, versions=packages)
+        print(', '.join(f'{k} {v}' for k,v in about.items() if v!=''))
+        print('ratio (lowest to highest turn)', flush=True)
+        for name in a.rows or [r for r in ROWS if r not in LONG]:
+            start = time.perf_counter()
+            for r in ROWS[name](b):
+                print(f"{r['ratio']:7.2f} ({r['low']:.2f} to {r['high']:.2f})  {name}: {r['ours']} {amount(r['value_ours'], r['unit'])}, "
+                      f"{r['against']} {amount(r['value_against'], r['unit'])}" + f" ({r['unit']})"*(r['unit']!='s'), flush=True)
+                if out: append(out, dict(row=name, **r, load=round(os.getloadavg()[0], 1), **about))
+            print(f'        {name} took {time.perf_counter()-start:.0f} s', flush=True)
 
 if __name__=='__main__': main()
