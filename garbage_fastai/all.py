@@ -45,14 +45,15 @@ from .folder import *
 from .sift import *
 from .run import *
 from .repeat import *
+from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from . import (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report,
-    export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat)
+    export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat, experiments)
 _modules = (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report,
-    export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat)
+    export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat, experiments)
 __all__ = [n for m in _modules for n in m.__all__]
