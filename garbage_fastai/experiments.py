@@ -39,14 +39,14 @@ _ching = 'https://towardsdatascience.com/how-to-build-an-image-classifier-for-wa
 _notes = 'https://github.com/kbb29/recycle'
 _plain = dict(augment='none', head_epochs=0, balance=False, label_smoothing=0.)
 _scratch = dict(_plain, weights='none', freeze='none', split='published')
-_cnn = dict(_scratch, arch='trashnet_cnn', size=256, train_size='same', epochs=100, lr=1e-4, wd=2.5e-2, head='linear', augment='light')
+_cnn = dict(_scratch, arch='trashnet_cnn', size=256, train_size='same', epochs=100, lr=1.25e-5, wd=2.5e-2, head='linear', augment='light')
 _res50 = dict(_plain, arch='torchvision/resnet50', size=256, train_size='same', epochs=8, lr=5.5e-5, wd=0., freeze=0, split='63/7/30', head='sigmoid', normalize=False)
 _better = dict(_res50, augment='light', normalize=True)
 
 _recipes = [
     Recipe('sift_svm', dict(arch='sift_svm'), .63, '70/30; SIFT, bag of words, RBF kernel', _report),
     Recipe('trashnet_cnn_plain', dict(_cnn, arch='trashnet_cnn_plain', epochs=50, lr=7.5e-3, bs=25, split='60/10/30'), .27, '70/30; 50 epochs at 7.5e-3, batches of 25', _report),
-    Recipe('trashnet_cnn', _cnn, .75, '70/13/17, "around 75%" after Kaiming initialisation; 100 epochs', _thung),
+    Recipe('trashnet_cnn', _cnn, .75, '70/13/17, "around 75%" after Kaiming initialisation; 100 epochs at 1.25e-5, falling by steps', _thung),
     Recipe('resnet9', dict(_scratch, arch='resnet9', size=128, train_size='same', epochs=30, lr=2e-3, head='linear', augment='light'), .83, '', 'https://towardsdatascience.com/garbage-segregation-using-pytorch-6f2a8a67f92c'),
     Recipe('resnet50', _res50, .95, '63/7/30, 8 epochs at 5.5e-5; 355 s on a K80', _kaggle),
     Recipe('resnet50-lr9e-5', dict(_res50, lr=9e-5), claim='unstable', source=_notes),
