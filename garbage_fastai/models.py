@@ -82,8 +82,9 @@ def resnet9(
     weights=None # Likewise
 ) -> nn.Sequential: # To be cut in front of its last pooling
     "ResNet9, from scratch"
-    pool,res = nn.MaxPool2d(2),lambda n: Residual(ConvLayer(n, n), ConvLayer(n, n))
-    return nn.Sequential(ConvLayer(3, 64), ConvLayer(64, 128), pool, res(128), ConvLayer(128, 256), pool, ConvLayer(256, 512), pool, res(512),
+    def down(ni, nf): return ConvLayer(ni, nf),nn.MaxPool2d(2)
+    def res(n): return Residual(ConvLayer(n, n), ConvLayer(n, n))
+    return nn.Sequential(ConvLayer(3, 64), *down(64, 128), res(128), *down(128, 256), *down(256, 512), res(512),
                          nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
 
 # %% ../nbs/05_models.ipynb #cee15148
@@ -99,8 +100,8 @@ def trashnet_cnn(
     "The network of TrashNet's authors"
     c1,c2,c3,fc = (int(o*scale) for o in (96,256,384,4096))
     def conv(*args): return [nn.Conv2d(*args), nn.ReLU()]
-    pool = nn.MaxPool2d(3, 2)
-    net = nn.Sequential(*conv(3, c1, 11, 4, 2), pool, *conv(c1, c2, 5, 1, 2), pool, *conv(c2, c3, 3, 1, 1), *conv(c3, c3, 3, 1, 1), *conv(c3, c2, 3, 1, 1), pool,
+    def down(*args): return [*conv(*args), nn.MaxPool2d(3, 2)]
+    net = nn.Sequential(*down(3, c1, 11, 4, 2), *down(c1, c2, 5, 1, 2), *conv(c2, c3, 3, 1, 1), *conv(c3, c3, 3, 1, 1), *down(c3, c2, 3, 1, 1),
                         nn.AdaptiveAvgPool2d(7), nn.Dropout(.5), nn.Conv2d(c2, fc, 7), _Floor(), nn.Dropout(.5), nn.Conv2d(fc, fc, 1), _Floor(),
                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(fc, 1000))
     if init:
