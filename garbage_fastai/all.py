@@ -12,10 +12,12 @@ from .images import *
 from .sample import *
 from .table import *
 from .infer import *
+from .npz import *
 from .datasets import *
 from .embed import *
 from .duplicates import *
 from .descriptions import *
+from .materials import *
 from .splits import *
 from .augment import *
 from .background import *
@@ -41,16 +43,18 @@ from .wise import *
 from .multimodal import *
 from .bins import *
 from .folder import *
+from .sift import *
 from .run import *
 from .repeat import *
+from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from . import (
-    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
-    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, engines, export,
-    quality, labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
+    images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+    data, models, fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report,
+    engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat, experiments)
 _modules = (
-    images, sample, table, infer, datasets, embed, duplicates, descriptions, splits, augment, background, data, models,
-    fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report, engines, export,
-    quality, labels, stress, cam, wise, multimodal, bins, folder, run, repeat)
+    images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+    data, models, fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report,
+    engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat, experiments)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -1,4 +1,4 @@
-"""The command `garbage-fastai`: scan, review, train, evaluate, compare, predict
+"""The command `garbage-fastai`: scan, review, train, evaluate, compare, experiment, predict
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/cli.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Out', 'exit_code', 'explain', 'main', 'scan', 'review', 'train', 'print_run', 'print_summary', 'evaluate',
-           'compare', 'predict']
+           'compare', 'experiment', 'predict']
 
 # %% ../nbs/16_cli.ipynb #3733abc2
 import os, re, sys, time
@@ -221,6 +221,40 @@ def compare(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the result says the same
         print(compare_runs(run1, run2))
+
+# %% ../nbs/16_cli.ipynb #6b67e129
+def _setting(text):
+    key,eq,value = text.partition('=')
+    if not eq: raise ValueError(f"--set {text} is not a setting: give name=value, as epochs=4")
+    if key in ('size','train_size'): return key,_size(value)
+    for kind in (int, float):
+        try: return key,kind(value)
+        except ValueError: pass
+    return key,{'true':True, 'false':False}.get(value.lower(), value)
+
+# %% ../nbs/16_cli.ipynb #e7f31a0c
+@app.command()
+def experiment(
+    names:Annotated[Optional[list[str]], typer.Argument(help='Recipes; not given: lists them')]=None,
+    data:Annotated[Optional[str], typer.Option(help="A folder, an archive, or a known name; not given: the recipe's own dataset")]=None,
+    seeds:Annotated[int, typer.Option(min=1, help='Runs of each recipe')]=3,
+    out:Annotated[Path, typer.Option(help='Folder for the runs; goes on where it was stopped')]=Path('runs/experiments'),
+    results:Annotated[Optional[Path], typer.Option(help='CSV file to add a row a run to; not given: experiments.csv in --out')]=None,
+    change:Annotated[Optional[list[str]], typer.Option('--set', help='name=value, as epochs=4, size=128 or weights=resnet50.pth; may be given several times')]=None,
+    note:Annotated[str, typer.Option(help='A remark for the rows')]='',
+):
+    "Run published recipes with several seeds, and tell what came out beside what was published."
+    changes = dict(map(_setting, change or []))
+    from garbage_fastai.experiments import RECIPES, find_recipe, read_results, results_table, run_recipe
+    if not names:
+        for r in RECIPES.values(): print(f"{r.name:24}{'' if r.published!=r.published else format(r.published, '.0%'):>5}  {r.claim}")
+        return
+    for r in [find_recipe(n) for n in names]: run_recipe(r, data, seeds, out, results, sys.stderr.isatty(), note, **changes)
+    results = results or out/'experiments.csv'
+    table = results_table(read_results(results).query('recipe in @names')).drop(columns=['split','valid','machine'])
+    part = lambda d: lambda x: '' if x!=x else format(x, d)  # NaN is not equal to itself
+    print(table.to_string(index=False, na_rep='', formatters=dict(accuracy=part('.1%'), sd=part('.1%'), published=part('.0%'), macro_f1=part('.3f'), seconds=part('.0f'), images_s=part('.1f'), epochs=part('.0f'))))
+    print(f'a row a run: {results}')
 
 # %% ../nbs/16_cli.ipynb #d742ce32
 def _shard(text):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .images import find_images
+from .npz import write_npz_photos
 
 # %% ../nbs/01_datasets.ipynb #d7291c47
 class KnownDataset(NamedTuple):
@@ -32,6 +33,7 @@ class KnownDataset(NamedTuple):
     folder:str = '' # Name of the folder inside the archive, looked for as well
     counts:dict = {} # Photos in each class
     files:dict = {} # Side files (such as a published split): name -> URL
+    arrays:tuple = () # Where the photos come as arrays in an .npz file: names of the classes, by their number
 
 # %% ../nbs/01_datasets.ipynb #2005e6d3
 _trashnet = 'https://github.com/garythung/trashnet'
@@ -43,6 +45,11 @@ _known = [
             f'{_trashnet}/raw/master/data/dataset-resized.zip', 'dataset-resized',
             dict(cardboard=403, glass=501, metal=410, paper=594, plastic=482, trash=137),
             {f: f'{_trashnet}/raw/master/data/{f}' for f in _trashnet_lists}),
+    KnownDataset('singh', 'Singh recycling set', 'https://web.cecs.pdx.edu/~singh/rcyc-web/dataset.html', 'not stated',
+            'Singh et al., Recycling Image Classification Dataset, Portland State University',
+            ('recycle_data_shuffled.tar.gz', 'recycle_data_shuffled.npz', 'recycled_32.tar.gz', 'recycled_32_train.npz'),
+            'http://web.cecs.pdx.edu/~singh/rcyc-web/recycle_data_shuffled.tar.gz',
+            arrays=('boxes', 'glass bottles', 'soda cans', 'crushed soda cans', 'plastic bottles')),
     KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification', 'CC BY-SA',
             'Giselsson et al., A Public Image Database for Benchmark of Plant Seedling Classification Algorithms, '
             'arXiv:1711.05458, 2017', ('plant-seedlings.zip', 'plant-seedlings-classification.zip'),
@@ -51,7 +58,9 @@ _known = [
                     'Fat Hen': 475, 'Loose Silky-bent': 654, 'Maize': 221, 'Scentless Mayweed': 516,
                     'Shepherds Purse': 231, 'Small-flowered Cranesbill': 496, 'Sugar beet': 385}),
     KnownDataset('sample', 'Drawn sample', '', 'as this package', 'no citation: this package draws the photos')]
-DATASETS = {d.name: d for d in _known}
+_kaggle = _known[0]._replace(name='garbage-classification', title='Kaggle copy of TrashNet', url='', archives=('garbage-classification.zip',),
+            home='https://www.kaggle.com/datasets/asdasdasasdas/garbage-classification', folder='Garbage classification/Garbage classification')
+DATASETS = {d.name: d for d in [_known[0], _kaggle, *_known[1:]]}
 
 # %% ../nbs/01_datasets.ipynb #58200af6
 def dataset_info(
@@ -248,6 +257,7 @@ def data_dir() -> Path|None: # None if the variable isn't set
 def _inside(folder, ds):
     "The archive or the unpacked folder of `ds` in `folder`, or None"
     found = [folder/a for a in ds.archives if (folder/a).is_file()]
+    if not found and ds.arrays and _has_classes(folder, ds.arrays): found = [folder]
     if not found and ds.folder and _has_classes(folder/ds.folder, ds.counts): found = [folder/ds.folder]
     return found[0] if found else None
 
@@ -260,9 +270,9 @@ def local_copy(
     data = Path(data).expanduser()
     if not data.exists(): raise FileNotFoundError(f'{data} does not exist: data takes the archive of {ds.title} or its folder')
     if data.is_file(): return data
-    found = _inside(data, ds) or (data if _has_classes(find_class_root(data), ds.counts) else None)
+    found = _inside(data, ds) or (data if ds.counts and _has_classes(find_class_root(data), ds.counts) else None)
     if not found: raise FileNotFoundError(f'{data} holds neither {ds.archives[0]} nor the class folders of {ds.title} '
-                                          f'({", ".join(ds.counts)})')
+                                          f'({", ".join(ds.counts or ds.arrays)})')
     return found
 
 # %% ../nbs/01_datasets.ipynb #88848b2f
@@ -340,16 +350,34 @@ def compare_counts(
                      if found.get(c, 0)!=expected.get(c, 0))
 
 # %% ../nbs/01_datasets.ipynb #9580df89
+def _unpack_npz(src, dest, classes):
+    "Write the arrays in `src`, or in the archive `src`, as photos into the new folder `dest`"
+    if dest.is_dir(): return dest
+    twin = src.with_name(src.name.replace('_train', '_test'))
+    with whole_folder(dest) as tmp:
+        if src.suffix=='.npz': files = [src] + [twin]*(twin!=src and twin.is_file())
+        else:
+            files = []
+            with _open_archive(src) as f:
+                for m,parts,_ in _checked_entries(f, src, MAX_FILES, MAX_UNPACKED_BYTES)[0]:
+                    if not parts[-1].endswith('.npz'): continue
+                    files.append(tmp/f'.{len(files)}'/parts[-1])
+                    _unpack_one(f, m, files[-1], src)
+        if not files: raise ValueError(f'{src} holds no .npz file: get it again')
+        for f in files: write_npz_photos(f, tmp, classes)
+        for f in tmp.glob('.[0-9]*'): shutil.rmtree(f)
+    return dest
+
 def _known_dataset(name, data, dest, progress):
     ds = dataset_info(name)
     if ds.name=='sample': return _drawn_sample(dest), ds
     src = local_copy(ds, data) or _fetch(ds.url, cache_dir()/ds.archives[0], ds.title, ds.home, progress,
                                          lambda p: tarfile.is_tarfile(p) or zipfile.is_zipfile(p))
-    if src.is_file(): src = safe_unpack(src, dest/_unpacked_name(src))
+    if src.is_file(): src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))
     return find_class_root(src, ds.counts), ds
 
 def get_dataset(
-    name:str|Path, # 'trashnet', 'seedlings', 'sample', or the path of a folder or an archive (./sample is a folder)
+    name:str|Path, # A key of `DATASETS`, such as 'trashnet' or 'sample', or the path of a folder or an archive (./sample is a folder)
     data:str|Path|None=None, # Where a known dataset lies, instead of searching: its archive, a folder with it, or it unpacked
     dest:str|Path|None=None, # Folder that archives are unpacked in; the cache by default
     progress:bool=True # Show a bar while downloading, and report what was found?

@@ -17,11 +17,12 @@ from fastai.callback.progress import CSVLogger
 from .images import find_images, scan_images
 from .datasets import get_dataset
 from .duplicates import conflicting_labels, find_leaks
-from .splits import split_images, split_hash
+from .materials import map_labels
+from .splits import split_images, split_hash, take_share
 from .data import build_dataloaders, hw
 from .infer import pick_precision
 from .embed import PACKAGED
-from .models import arch_name, find_arch
+from .models import SCRATCH, arch_name, find_arch
 from .callbacks import AverageWeights, BestModel
 from .checkpoint import Checkpoint, TimeLimit
 from .learner import build_learner, fetch_weights
@@ -40,7 +41,7 @@ from .wise import copy_weights, mix_weights
 # %% ../nbs/15_run.ipynb #ec787b14
 RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
               augment='waste', background=0., wise=1., precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
-              head_epochs=20, wanted_precision=.98, workers=None)
+              head_epochs=20, wanted_precision=.98, workers=None, head='fastai', normalize=True, share=1.)
 
 def smaller_size(
     size:tuple # Height and width in pixels that the model is used at
@@ -51,12 +52,14 @@ def smaller_size(
 def full_recipe(
     **kwargs # Changes to `RECIPE`; None changes nothing
 ) -> dict: # As `config.json` tells it
-    "The recipe with its changes, and with what 'auto' means for the size"
+    "The recipe with its changes, and with what 'auto' and 'same' mean for the size to train at"
     unknown = set(kwargs) - set(RECIPE)
     if unknown: raise ValueError(f"{', '.join(sorted(unknown))} is not part of a recipe; it has {', '.join(RECIPE)}")
     recipe = {**RECIPE, **{k:v for k,v in kwargs.items() if v is not None}}
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
-    recipe['train_size'] = smaller_size(hw(recipe['size'])) if recipe['train_size']=='auto' else hw(recipe['train_size'])
+    if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe.update(weights='none', freeze='none')
+    size = hw(recipe['size'])
+    recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else size if recipe['train_size']=='same' else hw(recipe['train_size'])
     return recipe
 
 # %% ../nbs/15_run.ipynb #346bf5e3
@@ -96,10 +99,11 @@ def prepare_table(
     seed:int=42, # Of the split
     progress:bool=True, # Show a progress bar
     groups:str|None='auto', # 'auto' looks for duplicates and keeps them on one side; None does not
-    decisions:str|Path|None=None # See `load_table`
+    decisions:str|Path|None=None, # See `load_table`
+    share:float=1. # Of the training photos: see `take_share`
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Find, look through and split the photos"
-    return split_images(load_table(data, progress, decisions), split, seed=seed, groups=groups)
+    return take_share(split_images(load_table(data, progress, decisions), split, seed=seed, groups=groups), share, seed)
 
 # %% ../nbs/15_run.ipynb #98e7a5b9
 def print_duplicates(
@@ -164,7 +168,7 @@ def train_run(
         if table is None and old and (out/'splits.csv').exists(): table = read_table(out, data)
         if table is None:
             fetch_weights(recipe['arch'], recipe['weights'])
-            table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions)
+            table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions, recipe['share'])
         if old and split_hash(table)!=old['split_hash']: raise ValueError(f"--out {out} holds a run on other photos or labels: give another --out, or --overwrite to begin anew")
         print_table(table)
         loading = time.time()
@@ -172,7 +176,7 @@ def train_run(
                                 background=recipe['background'], num_workers=recipe['workers'], seed=recipe['seed'])
         loading = time.time()-loading
         learn = build_learner(dls, recipe['arch'], recipe['weights'], recipe['freeze'], recipe['precision'], recipe['balance'],
-                              recipe['label_smoothing'], path=out)
+                              recipe['label_smoothing'], path=out, head=recipe['head'], normalize=recipe['normalize'])
         config = dict(data=str(data), **recipe, device=str(dls.device), classes=list(dls.vocab),
                       precision_used=pick_precision(recipe['precision'], dls.device), split_hash=split_hash(table),
                       photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, bad_files=int((~table['ok'] & (table['reason']!=LEFT_OUT)).sum()),
@@ -292,7 +296,7 @@ def evaluate_model(
     predictor = Predictor(find_model_dir(model))
     photos = find_images(get_dataset(data), folder_only=True)
     if not photos: raise ValueError(f"no photos in {data}: give a folder that holds some")
-    table = pd.DataFrame(photos, columns=['path','label'])
+    table = map_labels(pd.DataFrame(photos, columns=['path','label']), predictor.vocab)
     strange = sorted(set(table['label']) - set(predictor.vocab))
     if strange: raise ValueError(f"{data} has folders that are no classes of this model: {', '.join(map(repr, strange[:5]))}; it knows {', '.join(predictor.vocab)}")
     ev = Evaluation(predictor.predict(table, progress=progress))

@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/splits.html.md"""
 
 # %% auto #0
 __all__ = ['PARTS', 'photo_ids', 'parse_fractions', 'read_splits', 'published_split', 'split_counts', 'check_splits',
-           'split_images', 'save_splits', 'split_hash']
+           'split_images', 'take_share', 'save_splits', 'split_hash']
 
 # %% ../nbs/02_splits.ipynb #d47ed36d
 import hashlib, os, re, warnings
@@ -297,6 +297,19 @@ def split_images(
     res = table.assign(split=split)
     check_splits(res)
     return res
+
+# %% ../nbs/02_splits.ipynb #b188573f
+def take_share(
+    table:pd.DataFrame, # From `split_images`
+    share:float, # Of the training photos of each class, above 0 and up to 1; a larger share holds the photos of a smaller one
+    seed:int=42 # Another seed takes others
+) -> pd.DataFrame: # A copy in which the other training photos take no part
+    "Keep a share of the training photos, to see what more photos are worth; valid and test stay as they are"
+    if not 0<share<=1: raise ValueError(f'share={share} is not a share: give more than 0 and up to 1')
+    if share==1: return table
+    train = table[table['split']=='train'].assign(lot=lambda t: [_lot(seed, 'share '+o) for o in photo_ids(t)]).sort_values('lot')
+    keep = {r for _,t in train.groupby('label') for r in t.index[:max(1, round(share*len(t)))]}
+    return table.assign(split=[s if s!='train' or r in keep else '' for r,s in zip(table.index, table['split'])])
 
 # %% ../nbs/02_splits.ipynb #1d2e27c5
 def save_splits(
