@@ -1,6 +1,6 @@
 """How fast this library is against fastai and bare PyTorch on this machine: one row a pair.
 
-    python benchmarks/bench.py                        all rows but time_to_accuracy, a quarter of an hour on two slow cores
+    python benchmarks/bench.py                        all rows but headless and time_to_accuracy
     python benchmarks/bench.py predict scan           these rows alone
     python benchmarks/bench.py --photos 2527 predict  with all of TrashNet, which takes ten times as long
     python benchmarks/bench.py --tiny                 drawn photos and small sizes: does it run at all?
@@ -252,10 +252,41 @@ class Bench:
         how = f'{acc:.4f} of {len(test)} test photos right after {seen.index((took,acc))+1} of {len(seen)} epochs'
         yield pair(how + f', in {took:.0f} s', f'the aim: {goal} in 5 minutes', [took if acc>=goal else math.inf], [300.])
 
+    def headless(self):
+        "The same recipe as a command, and as a notebook without a browser; with a third of the pixels each way, since only what stands around training differs"
+        import nbformat
+        bin,size,n = Path(sys.executable).parent,32 if self.tiny else 64,1 if self.tiny else 2
+        def run(*cmd): subprocess.run([str(o) for o in cmd], check=True, capture_output=True)
+        def new(): return Path(tempfile.mkdtemp(dir=self.work))/'run'
+        def notebook():
+            out = new()
+            code = f"from garbage_fastai.all import *\ntrain_run({str(self.folder)!r}, {str(out)!r}, size={size}, epochs={n})"
+            nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in code.splitlines()]), out.parent/'in.ipynb')
+            return out,out.parent/'in.ipynb'
+        said = {}
+        def command(short):
+            if short: return 1
+            out = new()
+            run(bin/'garbage-fastai', 'train', self.folder, '--out', out, '--size', size, '--epochs', n)
+            said.setdefault('command', (out/'predictions.csv').read_bytes())
+            return 1
+        def executed(*cmd):
+            def f(short):
+                if short: return 1
+                out,nb = notebook()
+                run(*[{'IN':nb, 'OUT':nb.with_name('out.ipynb')}.get(o, o) for o in cmd])
+                assert (out/'predictions.csv').read_bytes()==said['command'], 'the notebook predicts something else than the command'
+                return 1
+            return f
+        command(False)  # also fills the cache of files
+        t = turns({'command':command, 'exec_nb':executed(bin/'exec_nb', 'IN', '--dest', 'OUT', '--exc-stop'),
+                   'jupyter nbconvert':executed(bin/'jupyter', 'nbconvert', '--to', 'notebook', '--execute', 'IN', '--output', 'OUT')}, self.n)
+        for k in ('exec_nb','jupyter nbconvert'): yield pair('garbage-fastai train', f'a notebook by {k}', t['command'], t[k])
+
 ROWS = dict(train_resnet34=partial(Bench.train_step, arch='resnet34'), train_efficientnet=partial(Bench.train_step, arch=PACKAGED),
             predict=lambda b: b.predict(b.size), predict_224=lambda b: b.predict((48,48) if b.tiny else (224,224)), evaluate=Bench.evaluate,
-            frozen=Bench.frozen, scan=Bench.scan, start_up=Bench.start_up, memory=Bench.memory, time_to_accuracy=Bench.time_to_accuracy)
-LONG = 'time_to_accuracy',
+            frozen=Bench.frozen, scan=Bench.scan, start_up=Bench.start_up, memory=Bench.memory, headless=Bench.headless, time_to_accuracy=Bench.time_to_accuracy)
+LONG = 'headless','time_to_accuracy'
 
 def amount(x, unit):
     "For reading"
@@ -274,7 +305,7 @@ def append(file, row):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('rows', nargs='*', metavar='ROW', help=', '.join(ROWS) + f". All but {', '.join(LONG)} where none is named")
-    p.add_argument('--photos', type=int, help='photos a row, instead of the number that a quarter of an hour has room for')
+    p.add_argument('--photos', type=int, help='photos a row, instead of each row\'s own number')
     p.add_argument('--turns', type=int, help='how often each is measured')
     p.add_argument('--size', nargs=2, type=int, metavar=('HEIGHT','WIDTH'), help='192 256 unless told')
     p.add_argument('--bs', type=int, help='photos a training batch: 32 unless told')

@@ -9,13 +9,13 @@ __all__ = ['RECIPES', 'COLUMNS', 'Recipe', 'find_recipe', 'machine_name', 'code_
            'read_results', 'add_row', 'run_recipe', 'results_table', 'time_to', 'experiment_log']
 
 # %% ../nbs/15b_experiments.ipynb #189c9aa9
-import difflib, os, platform, re, subprocess
+import difflib, json, re, subprocess
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from .table import write_file
 from .learner import fetch_weights
-from .compare import read_metrics
+from .engines import processor_name
 from .folder import read_config
 from .sift import SIFT_RECIPE, train_sift
 from .run import full_recipe, train_run
@@ -82,10 +82,8 @@ def find_recipe(
 def machine_name() -> str: # Such as 'Intel Xeon Processor, 2 threads'
     "The GPU, or else the processor and how many threads torch uses"
     if torch.cuda.is_available(): return torch.cuda.get_device_name()
-    try: cpu = re.search(r'model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text())[1]
-    except (OSError, TypeError): cpu = platform.processor() or platform.machine()
     n = torch.get_num_threads()
-    return f"{' '.join(cpu.replace('(R)', '').replace('(TM)', '').split())}, {n} thread{'s'*(n>1)}"
+    return f"{processor_name()}, {n} thread{'s'*(n>1)}"
 
 def code_commit() -> str: # Such as '1a2b3c4', with '-dirty' where files were changed since; empty outside a checkout
     "The commit of this library"
@@ -113,8 +111,7 @@ def run_row(
     note:str='' # Why it was run, or what to know about it
 ) -> dict: # One value for each of `COLUMNS`
     "What a run has to say"
-    c,m = read_config(run),read_metrics([run]).iloc[0]
-    m = {**m, **pd.read_json(Path(run)/'metrics.json', typ='series').to_dict()}
+    c,m = read_config(run),json.loads((Path(run)/'metrics.json').read_text(encoding='utf-8'))
     s,size = c['seconds'],c['size']
     photos = c['photos']['train']
     return dict(date=c['started'], recipe=recipe.name, changes=changes_text(changes), data=Path(data).name, split=c['split'], split_hash=c['split_hash'], seed=c['seed'],

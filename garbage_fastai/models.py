@@ -173,7 +173,7 @@ def freeze_splitter(
     "Parameter groups [first `n` stages, the rest of the body, head], so that `freeze_to(1)` freezes just those stages"
     def split(model):
         stages = body_stages(model[0])
-        if not 0<=n<=len(stages)+1: raise ValueError(f"freeze={n}: this body has {len(stages)} stages, so give 0 to {len(stages)}")
+        if not 0<=n<=len(stages)+1: raise ValueError(f"freeze={n}: this body has {len(stages)} stages, so give 0 to {len(stages)}, or {len(stages)+1} with its pooling")
         low = [p for _,m in stages[:n] for p in m.parameters()]
         ids = {id(p) for p in low}
         rest = [p for p in model[0].parameters() if id(p) not in ids]

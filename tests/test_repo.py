@@ -1,5 +1,5 @@
 "The repository agrees with itself: notebooks, library and README say the same, and every public name is documented."
-import ast, importlib, inspect, re, subprocess, sys, textwrap
+import ast, importlib, inspect, json, re, subprocess, sys, textwrap
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,14 @@ def test_notebooks_are_clean(tmp_path):
     run(sys.executable, '-c', 'from nbdev.clean import nbdev_clean; nbdev_clean()', cwd=copy)
     dirty = [str(f) for f in nbs if (copy/f).read_bytes() != (ROOT/f).read_bytes()]
     assert not dirty, f'run `nbdev-clean`: {", ".join(dirty)}'
+
+def test_saved_outputs_are_for_readers():
+    "No warning of a library, and no path to where one is installed"
+    bad = []
+    for f in (f for f in repo_files() if f.suffix=='.ipynb'):
+        for c in json.loads((ROOT/f).read_text(encoding='utf-8'))['cells']:
+            bad += [f'{f} {c["id"]}' for o in c.get('outputs', []) if o.get('name')=='stderr' or 'site-packages' in json.dumps(o)]
+    assert not bad, f'clear these outputs: {", ".join(bad)}'
 
 def test_library_matches_notebooks(tmp_path):
     "An export into an empty library gives the same files: nothing was edited by hand, nothing is left over"
