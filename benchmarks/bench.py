@@ -281,7 +281,7 @@ class Bench:
         command(False)  # also fills the cache of files
         t = turns({'command':command, 'exec_nb':executed(bin/'exec_nb', 'IN', '--dest', 'OUT', '--exc-stop'),
                    'jupyter nbconvert':executed(bin/'jupyter', 'nbconvert', '--to', 'notebook', '--execute', 'IN', '--output', 'OUT')}, self.n)
-        for k in ('exec_nb','jupyter nbconvert'): yield pair('garbage-fastai train', f'a notebook by {k}', t['command'], t[k])
+        for k in ('exec_nb','jupyter nbconvert'): yield pair(f'garbage-fastai train --size {size} --epochs {n}', f'a notebook by {k}', t['command'], t[k])
 
 ROWS = dict(train_resnet34=partial(Bench.train_step, arch='resnet34'), train_efficientnet=partial(Bench.train_step, arch=PACKAGED),
             predict=lambda b: b.predict(b.size), predict_224=lambda b: b.predict((48,48) if b.tiny else (224,224)), evaluate=Bench.evaluate,
