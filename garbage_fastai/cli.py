@@ -273,17 +273,21 @@ def predict(
     precision:Annotated[str, typer.Option(help='auto, fp32, bf16 or fp16')]='auto',
     shard:Annotated[Optional[str], typer.Option(help='Only a part of the photos, as 2/8 for the second of eight; all parts together are all photos')]=None,
     engine:Annotated[str, typer.Option(help='torch, onnx, openvino, or auto: for a thousand photos or more the fastest here, else torch')]='auto',
+    submission:Annotated[Optional[Path], typer.Option(help='Also write a CSV file for Kaggle here: the columns file and species, nothing else')]=None,
 ):
     "Sort photos: one row a photo, with its class and how sure the model is."
     part = None if shard is None else _shard(shard)
     if out is None: out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
     from garbage_fastai.run import predict_photos
-    from garbage_fastai.table import print_bad
+    from garbage_fastai.table import print_bad, write_submission
     preds = predict_photos(model, photos[0] if len(photos)==1 else photos, out, copy_into, bs=bs, precision=precision, progress=sys.stderr.isatty(), shard=part,
                            engine=engine)
     for label,n in preds.loc[preds['ok'], 'predicted'].value_counts().items(): print(f'{n:6}  {label}')
     print_bad(preds)
     print(f'predictions: {out}')
+    if submission is not None:
+        write_submission(preds, submission)
+        print(f'submission: {submission}')
 
 # %% ../nbs/16_cli.ipynb #5cd739dd
 if __name__=='__main__': main()

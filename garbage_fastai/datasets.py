@@ -50,9 +50,10 @@ _known = [
             ('recycle_data_shuffled.tar.gz', 'recycle_data_shuffled.npz', 'recycled_32.tar.gz', 'recycled_32_train.npz'),
             'http://web.cecs.pdx.edu/~singh/rcyc-web/recycle_data_shuffled.tar.gz',
             arrays=('boxes', 'glass bottles', 'soda cans', 'crushed soda cans', 'plastic bottles')),
-    KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification', 'CC BY-SA',
+    KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification (Kaggle) or '
+            'https://vision.eng.au.dk/plant-seedlings-dataset (Aarhus University)', 'CC BY-SA',
             'Giselsson et al., A Public Image Database for Benchmark of Plant Seedling Classification Algorithms, '
-            'arXiv:1711.05458, 2017', ('plant-seedlings.zip', 'plant-seedlings-classification.zip'),
+            'arXiv:1711.05458, 2017', ('plant-seedlings.zip', 'plant-seedlings-classification.zip', 'NonsegmentedV2.zip'),
             folder='plant-seedlings',
             counts={'Black-grass': 263, 'Charlock': 390, 'Cleavers': 287, 'Common Chickweed': 611, 'Common wheat': 221,
                     'Fat Hen': 475, 'Loose Silky-bent': 654, 'Maize': 221, 'Scentless Mayweed': 516,
@@ -258,7 +259,8 @@ def _inside(folder, ds):
     "The archive or the unpacked folder of `ds` in `folder`, or None"
     found = [folder/a for a in ds.archives if (folder/a).is_file()]
     if not found and ds.arrays and _has_classes(folder, ds.arrays): found = [folder]
-    if not found and ds.folder and _has_classes(folder/ds.folder, ds.counts): found = [folder/ds.folder]
+    folders = [folder/f for f in dict.fromkeys([ds.folder, *(Path(a).stem for a in ds.archives)]) if f and (folder/f).is_dir()]
+    found += [f for f in folders if any(_has_classes(d, ds.counts) for d in _dirs(f, 1))]
     return found[0] if found else None
 
 def local_copy(
@@ -270,7 +272,7 @@ def local_copy(
     data = Path(data).expanduser()
     if not data.exists(): raise FileNotFoundError(f'{data} does not exist: data takes the archive of {ds.title} or its folder')
     if data.is_file(): return data
-    found = _inside(data, ds) or (data if ds.counts and _has_classes(find_class_root(data), ds.counts) else None)
+    found = _inside(data, ds) or (data if ds.counts and _has_classes(find_class_root(data, ds.counts), ds.counts) else None)
     if not found: raise FileNotFoundError(f'{data} holds neither {ds.archives[0]} nor the class folders of {ds.title} '
                                           f'({", ".join(ds.counts or ds.arrays)})')
     return found
@@ -295,7 +297,6 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
     "Download `url` to `dest`, or say in one line how else to come by it"
     tmp = dest.with_name(f'.{dest.name}.{secrets.token_hex(4)}')
     where = f'get {dest.name} from {home} and put it in {data_dir() or dest.parent}'
-    if not url: raise FileNotFoundError(f'{what} cannot be downloaded without an account: {where}')
     try: dest.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise _cannot_write(dest.parent, e) from None
     try:
@@ -371,7 +372,10 @@ def _unpack_npz(src, dest, classes):
 def _known_dataset(name, data, dest, progress):
     ds = dataset_info(name)
     if ds.name=='sample': return _drawn_sample(dest), ds
-    src = local_copy(ds, data) or _fetch(ds.url, cache_dir()/ds.archives[0], ds.title, ds.home, progress,
+    src = local_copy(ds, data)
+    if not src and not ds.url: raise FileNotFoundError(f'{ds.title} cannot be downloaded without an account: get {" or ".join(ds.archives)} '
+                                                       f'from {ds.home} and put it in {data_dir() or cache_dir()}')
+    src = src or _fetch(ds.url, cache_dir()/ds.archives[0], ds.title, ds.home, progress,
                                          lambda p: tarfile.is_tarfile(p) or zipfile.is_zipfile(p))
     if src.is_file(): src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))
     return find_class_root(src, ds.counts), ds

@@ -57,6 +57,17 @@ def test_predict_writes_one_row_a_photo(run, sample_dir, tmp_path, capsys):
     assert len(copies) == 24
     for r in preds.itertuples(): assert copies[os.path.basename(r.path)] == r.predicted and os.path.exists(r.path)
 
+def test_predict_writes_a_submission(run, sample_dir, tmp_path, capsys):
+    photos = tmp_path/'test'
+    shutil.copytree(sample_dir/'glass', photos)
+    assert call('predict', run, photos, '--out', tmp_path/'p.csv', '--submission', tmp_path/'s.csv') == 0
+    sub = pd.read_csv(tmp_path/'s.csv')
+    assert list(sub.columns) == ['file','species'] and set(sub.file) == {p.name for p in photos.iterdir()}
+    assert list(sub.species) == list(pd.read_csv(tmp_path/'p.csv').predicted)
+    (photos/'broken.jpg').write_bytes(b'no photo')
+    fails(capsys, 2, 'predict', run, photos, '--out', tmp_path/'p2.csv', '--submission', tmp_path/'s2.csv', says=['broken.jpg', 'Kaggle'])
+    assert (tmp_path/'p2.csv').exists() and not (tmp_path/'s2.csv').exists()
+
 def test_evaluate_agrees_with_the_run(run, sample_dir, tmp_path, capsys):
     assert call('evaluate', run, sample_dir, '--out', tmp_path/'ev') == 0
     assert 'accuracy' in capsys.readouterr().out

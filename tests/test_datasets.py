@@ -316,6 +316,13 @@ def test_the_labelled_half_of_an_archive(tmp_path):
     with pytest.warns(UserWarning, match='Black-grass 2 instead of 263'): root = get_dataset('seedlings', data=tmp_path, progress=False)
     assert root.name == 'train' and set(count_classes(root)) == set(DATASETS['seedlings'].counts)
 
+@pytest.mark.parametrize('named', [True, False], ids=['found by name', 'given'])
+def test_kaggles_folder_unpacked(tmp_path, monkeypatch, named):
+    folder = photos(tmp_path/'plant-seedlings-classification', [f'train/{c}/1.png' for c in DATASETS['seedlings'].counts] + ['test/9.png'])
+    monkeypatch.setenv('GARBAGE_FASTAI_DATA', str(tmp_path))
+    with pytest.warns(UserWarning, match='instead of'): root = get_dataset('seedlings', data=None if named else folder, progress=False)
+    assert root == folder/'train'
+
 def test_compare_counts():
     assert compare_counts(dict(a=1, b=2), dict(a=1, b=2)) == ''
     assert compare_counts(dict(a=1, c=2), dict(a=2, b=3)) == 'a 1 instead of 2, b 0 instead of 3, c 2 instead of 0'
@@ -388,7 +395,7 @@ def test_nobody_there(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError) as err: get_dataset('trashnet', progress=False)
     assert 'GARBAGE_FASTAI_DATA' in one_line(err)
     with pytest.raises(FileNotFoundError, match='cannot be downloaded without an account') as err: get_dataset('seedlings', progress=False)
-    assert 'plant-seedlings.zip' in one_line(err) and 'kaggle.com' in str(err.value)
+    for word in ('plant-seedlings.zip', 'plant-seedlings-classification.zip', 'kaggle.com', 'Aarhus', str(cache_dir())): assert word in one_line(err)
 
 # ---- the real photos
 
