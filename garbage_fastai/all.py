@@ -26,6 +26,7 @@ from .models import *
 from .fusion import *
 from .callbacks import *
 from .checkpoint import *
+from .schedules import *
 from .learner import *
 from .features import *
 from .predict import *
@@ -49,12 +50,14 @@ from .repeat import *
 from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
-from . import (
+from garbage_fastai import (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-    data, models, fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report,
-    engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat, experiments)
+    data, models, fusion, callbacks, checkpoint, schedules, learner, features, predict, evaluate, calibrate, compare,
+    report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
+    experiments)
 _modules = (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-    data, models, fusion, callbacks, checkpoint, learner, features, predict, evaluate, calibrate, compare, report,
-    engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat, experiments)
+    data, models, fusion, callbacks, checkpoint, schedules, learner, features, predict, evaluate, calibrate, compare,
+    report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
+    experiments)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -116,6 +116,7 @@ def train(
     size:Annotated[Optional[str], typer.Option(help='Pixels, as 224, or height x width, as 192x256')]=None,
     epochs:Annotated[Optional[int], typer.Option(min=0, help='Epochs of head and body together, after the head alone')]=None,
     lr:Annotated[Optional[float], typer.Option(min=0, help='Greatest learning rate of the head; the body gets half')]=None,
+    schedule:Annotated[Optional[str], typer.Option(help='How the rate goes: one-cycle, cyclic or smooth')]=None,
     bs:Annotated[Optional[int], typer.Option(min=1, help='Photos a batch')]=None,
     split:Annotated[Optional[str], typer.Option(help='Percent train/valid/test as 50/25/25, published, or a CSV file')]=None,
     seed:Annotated[Optional[int], typer.Option(min=0, help='Of the split and the training')]=None,
@@ -127,7 +128,8 @@ def train(
     decisions:Annotated[Optional[Path], typer.Option(help='decisions.csv, as saved from the sheet of `review`: labels to change and photos to leave out')]=None,
     seeds:Annotated[Optional[int], typer.Option(min=2, help='Run so many seeds, each in its folder in --out, and give mean, sd and interval; goes on where it was stopped')]=None,
     folds:Annotated[Optional[int], typer.Option(min=3, help='The same with so many folds: each photo is tested once')]=None,
-    workers:Annotated[Optional[int], typer.Option(min=0, help='Processes that load photos; not given: none where the photos fit into memory')]=None,
+    cache:Annotated[Optional[str], typer.Option(help='ram keeps the decoded photos in memory, disk reads them each epoch, auto looks whether they fit')]=None,
+    workers:Annotated[Optional[int], typer.Option(min=0, help='Processes that load photos; not given: none where the photos are in memory')]=None,
     resume:Annotated[bool, typer.Option('--resume', help='Go on with the run in --out from the last whole epoch, or begin it where there is none; what is not given is as it was')]=False,
     time_limit:Annotated[Optional[str], typer.Option(help='As 5h50m: stop after the last epoch that fits, with exit code 3 and a run to --resume')]=None,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Replace an older run in --out')]=False,
@@ -137,8 +139,8 @@ def train(
     freeze = _number_or_word(freeze, '--freeze', ('body','none'))
     limit = None if time_limit is None else _seconds(time_limit)
     size = None if size is None else _size(size)
-    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
-                  precision=precision, freeze=freeze, workers=workers)
+    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, schedule=schedule, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
+                  precision=precision, freeze=freeze, cache=cache, workers=workers)
     if seeds or folds:
         if limit is not None: raise ValueError('--time-limit is for one run: leave out --seeds and --folds')
         from garbage_fastai.repeat import repeat_runs

@@ -25,6 +25,7 @@ from .embed import PACKAGED
 from .models import SCRATCH, arch_name, find_arch
 from .callbacks import AverageWeights, BestModel
 from .checkpoint import Checkpoint, TimeLimit
+from .schedules import lr_schedule
 from .learner import build_learner, fetch_weights
 from .features import fit_head
 from .predict import predict_images
@@ -40,8 +41,8 @@ from .wise import copy_weights, mix_weights
 
 # %% ../nbs/15_run.ipynb #ec787b14
 RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
-              augment='waste', background=0., wise=1., precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
-              head_epochs=20, wanted_precision=.98, workers=None, head='fastai', normalize=True, share=1.)
+              augment='waste', background=0., wise=1., schedule='one-cycle', precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
+              head_epochs=20, wanted_precision=.98, cache='auto', workers=None, head='fastai', normalize=True, share=1.)
 
 def smaller_size(
     size:tuple # Height and width in pixels that the model is used at
@@ -57,6 +58,7 @@ def full_recipe(
     if unknown: raise ValueError(f"{', '.join(sorted(unknown))} is not part of a recipe; it has {', '.join(RECIPE)}")
     recipe = {**RECIPE, **{k:v for k,v in kwargs.items() if v is not None}}
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
+    lr_schedule(recipe['schedule'])
     if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe.update(weights='none', freeze='none')
     size = hw(recipe['size'])
     recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else size if recipe['train_size']=='same' else hw(recipe['train_size'])
@@ -121,7 +123,7 @@ def print_duplicates(
 def fit_recipe(
     learn:Learner, # From `build_learner`
     recipe:dict, # As `RECIPE`
-    cbs=None # More callbacks for the one cycle; with a `Checkpoint` that goes on, the head is not trained again
+    cbs=None # More callbacks for the second step; with a `Checkpoint` that goes on, the head is not trained again
 ) -> dict: # The lr finder's curve and the seconds of each phase
     "Train the head on the frozen body, then head and upper body together"
     start = time.time()
@@ -137,7 +139,7 @@ def fit_recipe(
         if recipe['freeze']!='body': learn.freeze_to(1 if n else 0)
         lr,wise = recipe['lr'],pretrained and recipe['head_epochs'] and recipe['wise']<1
         if wise: notes.setdefault('before', copy_weights(learn.model))
-        learn.fit_one_cycle(recipe['epochs'], slice(lr/2, lr) if pretrained else lr, pct_start=.2, wd=recipe['wd'], cbs=cbs)
+        learn.fit_schedule(recipe['schedule'], recipe['epochs'], slice(lr/2, lr) if pretrained else lr, wd=recipe['wd'], cbs=cbs)
         if wise: mix_weights(learn.model, notes['before'], copy_weights(learn.model), recipe['wise'])
     return dict(found=notes.get('found', {}), seconds=dict(head=notes['head'], fit=round(time.time()-start + (ckpt.seconds if ckpt else 0), 1)))
 
@@ -173,7 +175,7 @@ def train_run(
         print_table(table)
         loading = time.time()
         dls = build_dataloaders(table, hw(recipe['size']), recipe['bs'], recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
-                                background=recipe['background'], num_workers=recipe['workers'], seed=recipe['seed'])
+                                background=recipe['background'], cache=recipe['cache'], num_workers=recipe['workers'], seed=recipe['seed'])
         loading = time.time()-loading
         learn = build_learner(dls, recipe['arch'], recipe['weights'], recipe['freeze'], recipe['precision'], recipe['balance'],
                               recipe['label_smoothing'], path=out, head=recipe['head'], normalize=recipe['normalize'])
