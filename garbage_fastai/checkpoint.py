@@ -159,6 +159,7 @@ def restore(self:Checkpoint,
 # %% ../nbs/07a_checkpoint.ipynb #9888b37a
 class TimeLimit(Callback):
     "Stop after the last epoch that is predicted to end in time"
+    order = 95  # after those that end the training themselves, and where a `Checkpoint` passes over epochs it isn't asked
     def __init__(self,
         seconds:float, # From now on
         reserve:float=30., # Seconds kept for what comes after the last epoch...

@@ -115,6 +115,7 @@ def train(
     weights:Annotated[Optional[str], typer.Option(help='auto, packaged, hub, none, or a file (.safetensors, .pth)')]=None,
     size:Annotated[Optional[str], typer.Option(help='Pixels, as 224, or height x width, as 192x256')]=None,
     epochs:Annotated[Optional[int], typer.Option(min=0, help='Epochs of head and body together, after the head alone')]=None,
+    patience:Annotated[Optional[int], typer.Option(min=1, help='Stop after so many epochs without a lower validation loss; not given: never')]=None,
     lr:Annotated[Optional[float], typer.Option(min=0, help='Greatest learning rate of the head; the body gets half')]=None,
     schedule:Annotated[Optional[str], typer.Option(help='How the rate goes: one-cycle, cyclic or smooth')]=None,
     bs:Annotated[Optional[int], typer.Option(min=1, help='Photos a batch')]=None,
@@ -130,6 +131,7 @@ def train(
     folds:Annotated[Optional[int], typer.Option(min=3, help='The same with so many folds: each photo is tested once')]=None,
     cache:Annotated[Optional[str], typer.Option(help='ram keeps the decoded photos in memory, disk reads them each epoch, auto looks whether they fit')]=None,
     workers:Annotated[Optional[int], typer.Option(min=0, help='Processes that load photos; not given: none where the photos are in memory')]=None,
+    log:Annotated[Optional[str], typer.Option(help='Also log for tensorboard (into --out) or wandb')]=None,
     resume:Annotated[bool, typer.Option('--resume', help='Go on with the run in --out from the last whole epoch, or begin it where there is none; what is not given is as it was')]=False,
     time_limit:Annotated[Optional[str], typer.Option(help='As 5h50m: stop after the last epoch that fits, with exit code 3 and a run to --resume')]=None,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Replace an older run in --out')]=False,
@@ -139,8 +141,8 @@ def train(
     freeze = _number_or_word(freeze, '--freeze', ('body','none'))
     limit = None if time_limit is None else _seconds(time_limit)
     size = None if size is None else _size(size)
-    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, lr=lr, schedule=schedule, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
-                  precision=precision, freeze=freeze, cache=cache, workers=workers)
+    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, patience=patience, lr=lr, schedule=schedule, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
+                  precision=precision, freeze=freeze, cache=cache, workers=workers, log=log)
     if seeds or folds:
         if limit is not None: raise ValueError('--time-limit is for one run: leave out --seeds and --folds')
         from garbage_fastai.repeat import repeat_runs

@@ -41,7 +41,7 @@ def clear_run(
 ):
     "Remove what a run left in `out`, and nothing that a person put there"
     for name in ('report.html','splits.csv','lr_find.csv','history.csv','history.png','predictions.csv','metrics.json','confusion_matrix.png'): (out/name).unlink(missing_ok=True)
-    for name in ('model','models','maps'): shutil.rmtree(out/name, ignore_errors=True)
+    for name in ('model','models','maps','tensorboard','wandb'): shutil.rmtree(out/name, ignore_errors=True)
     (out/'config.json').unlink(missing_ok=True)  # last: a folder without it is not known as a run
     clear_halves(out)
 

@@ -23,7 +23,7 @@ from .data import build_dataloaders, hw
 from .infer import pick_precision
 from .embed import PACKAGED
 from .models import SCRATCH, arch_name, find_arch
-from .callbacks import AverageWeights, BestModel
+from .callbacks import AverageWeights, BestModel, EarlyStop, LiveGraph, check_log, log_callbacks
 from .checkpoint import Checkpoint, TimeLimit
 from .schedules import lr_schedule
 from .learner import build_learner, fetch_weights
@@ -41,8 +41,8 @@ from .wise import copy_weights, mix_weights
 
 # %% ../nbs/15_run.ipynb #ec787b14
 RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
-              augment='waste', background=0., wise=1., schedule='one-cycle', precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
-              head_epochs=20, wanted_precision=.98, cache='auto', workers=None, head='fastai', normalize=True, share=1.)
+              augment='waste', background=0., wise=1., schedule='one-cycle', patience=None, precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
+              head_epochs=20, wanted_precision=.98, cache='auto', workers=None, log=None, head='fastai', normalize=True, share=1.)
 
 def smaller_size(
     size:tuple # Height and width in pixels that the model is used at
@@ -59,6 +59,7 @@ def full_recipe(
     recipe = {**RECIPE, **{k:v for k,v in kwargs.items() if v is not None}}
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
     lr_schedule(recipe['schedule'])
+    check_log(recipe['log'])
     if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe.update(weights='none', freeze='none')
     size = hw(recipe['size'])
     recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else size if recipe['train_size']=='same' else hw(recipe['train_size'])
@@ -196,8 +197,10 @@ def train_run(
             write_json(out/'config.json', config)
             print(f"going on after {ckpt.done} of {recipe['epochs']} epochs")
         limit = [] if time_limit is None else [TimeLimit(time_limit-(time.time()-start), reserve=30+2*loading)]
+        stop = [EarlyStop(patience=recipe['patience'])] if recipe['patience'] else []
+        cbs = [CSVLogger('history.csv'), BestModel(), AverageWeights(), *stop, LiveGraph(out/'history.png'), *log_callbacks(recipe['log'], out, recipe), ckpt, *limit]
         learn.logger = print_epoch
-        with nullcontext() if progress else learn.no_bar(): done = fit_recipe(learn, recipe, [CSVLogger('history.csv'), BestModel(), AverageWeights(), ckpt, *limit])
+        with nullcontext() if progress else learn.no_bar(): done = fit_recipe(learn, recipe, cbs)
         if limit and limit[0].stopped:
             print(f"stopped after {learn.epoch} of {recipe['epochs']} epochs, since another would not fit into the time limit: go on with --resume")
             return out

@@ -1,9 +1,12 @@
 "How a run is trained: photos from memory or disk, schedules, early stopping, logs."
-import json
+import importlib, json, sys, types
+from functools import partial
 
 import pandas as pd, pytest
+from fastai.callback.core import Callback
+from PIL import Image
 
-from garbage_fastai.callbacks import BestModel
+from garbage_fastai.callbacks import BestModel, EarlyStop
 from garbage_fastai.run import train_run
 from test_cli import call, fails
 from test_resume import SMALL, same
@@ -44,7 +47,54 @@ def test_a_schedule_goes_on_where_it_was(schedule, in_ram, sample_dir, tmp_path,
     same(tmp_path/'run', tmp_path/'whole')
     assert not losses(tmp_path/'run').equals(losses(in_ram))
 
-@pytest.mark.parametrize('args,says', [(['--schedule','linear'], ['linear', 'one-cycle, cyclic, smooth']), (['--cache','tape'], ['tape', 'auto, ram, disk'])])
+def test_early_stopping(sample_dir, tmp_path, monkeypatch, capsys):
+    "Stopped early, killed before that or killed after it: the run ends in the same way"
+    recipe = {**RECIPE, 'epochs':9, 'patience':2, 'lr':1e-3}
+    monkeypatch.setattr('garbage_fastai.run.EarlyStop', partial(EarlyStop, min_delta=9.))  # nothing is better than the first epoch
+    train_run(sample_dir, tmp_path/'whole', **recipe)
+    assert len(losses(tmp_path/'whole')) == 3 and 'early stopping' in capsys.readouterr().out
+    run,trained = tmp_path/'run',[]
+    def killed(self):
+        trained.append(1)
+        if len(trained)==3: raise RuntimeError('power cut')
+        self.trained = True
+    with monkeypatch.context() as m:
+        m.setattr(BestModel, 'after_train', killed)
+        with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, run, **recipe)
+    assert Image.open(run/'history.png').size == (900,320)  # drawn while it trained
+    def cut(*args): raise RuntimeError('power cut')
+    with monkeypatch.context() as m:
+        m.setattr('garbage_fastai.run.finish_run', cut)
+        with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, run, resume=True, progress=False)
+    assert len(losses(run)) == 3
+    train_run(sample_dir, run, resume=True, time_limit=600, progress=False)
+    same(run, tmp_path/'whole')
+
+def test_logs(sample_dir, tmp_path, monkeypatch, capsys):
+    "A log that can't be written is told before anything is done; fastai's callback gets the run's folder"
+    find = importlib.util.find_spec
+    with monkeypatch.context() as m:
+        m.setattr(importlib.util, 'find_spec', lambda name, *a: None if name=='tensorboard' else find(name, *a))
+        fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *SMALL, '--log','tensorboard', says='pip install tensorboard')
+    assert not (tmp_path/'run').exists()
+    class Board(Callback):
+        def __init__(self, log_dir, **kwargs): self.log_dir = log_dir
+        def after_epoch(self):
+            self.log_dir.mkdir(exist_ok=True)
+            with open(self.log_dir/'log', 'a') as f: print(self.recorder.log[2], file=f)
+    for name,attrs in (('tensorboard', {}), ('fastai.callback.tensorboard', dict(TensorBoardCallback=Board))):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        for k,v in attrs.items(): setattr(module, k, v)
+        monkeypatch.setitem(sys.modules, name, module)
+    run = train_run(sample_dir, tmp_path/'run', log='tensorboard', **RECIPE)
+    assert [float(o) for o in (run/'tensorboard'/'log').read_text().split()] == pytest.approx(losses(run).valid_loss)
+    assert json.loads((run/'config.json').read_text())['log'] == 'tensorboard'
+    train_run(sample_dir, run, overwrite=True, **RECIPE)
+    assert not (run/'tensorboard').exists()
+
+@pytest.mark.parametrize('args,says', [(['--schedule','linear'], ['linear', 'one-cycle, cyclic, smooth']), (['--cache','tape'], ['tape', 'auto, ram, disk']),
+                                       (['--log','paper'], ['paper', 'tensorboard, wandb'])])
 def test_names_that_mean_nothing(args, says, sample_dir, tmp_path, capsys):
     fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *SMALL, *args, says=says)
     assert not (tmp_path/'run').exists()
