@@ -29,6 +29,7 @@ from .checkpoint import *
 from .schedules import *
 from .learner import *
 from .features import *
+from .sweep import *
 from .predict import *
 from .evaluate import *
 from .calibrate import *
@@ -52,12 +53,12 @@ from .experiments import *
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from garbage_fastai import (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-    data, models, fusion, callbacks, checkpoint, schedules, learner, features, predict, evaluate, calibrate, compare,
-    report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
+    data, models, fusion, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate, calibrate,
+    compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
     experiments)
 _modules = (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-    data, models, fusion, callbacks, checkpoint, schedules, learner, features, predict, evaluate, calibrate, compare,
-    report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
+    data, models, fusion, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate, calibrate,
+    compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
     experiments)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -141,7 +141,8 @@ def plot_training(
     for i,n in enumerate(names[2:], 2): axs[0,1].plot(range(1, len(ends)+1), vals[:,i], 'o-', label=n)
     for ax,x,y in zip(axs[0], ('batch','epoch'), ('loss','metric on valid')):
         ax.set(xlabel=x, ylabel=y); ax.legend(); ax.grid(alpha=.3)
-    if len(names)>2: axs[0,1].xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(names)>2 and vals[:,2:].max()<=1: axs[0,1].set_ylim(top=1.005)
     fig.tight_layout()
     return fig
 

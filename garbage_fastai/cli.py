@@ -122,6 +122,7 @@ def train(
     split:Annotated[Optional[str], typer.Option(help='Percent train/valid/test as 50/25/25, published, or a CSV file')]=None,
     seed:Annotated[Optional[int], typer.Option(min=0, help='Of the split and the training')]=None,
     augment:Annotated[Optional[str], typer.Option(help='none, light, waste, seedlings or heavy')]=None,
+    mult:Annotated[Optional[float], typer.Option(min=0, help='Factor on the strength of the augmentation')]=None,
     background:Annotated[Optional[float], typer.Option(min=0, max=1, help='Share of the training photos that get another background, for photos that will come from elsewhere')]=None,
     wise:Annotated[Optional[float], typer.Option(min=0, max=1, help='Share of the fine-tuned weights in the final ones; the rest are those from before, which know more of other photos')]=None,
     precision:Annotated[Optional[str], typer.Option(help='auto, fp32, bf16 or fp16')]=None,
@@ -141,7 +142,7 @@ def train(
     freeze = _number_or_word(freeze, '--freeze', ('body','none'))
     limit = None if time_limit is None else _seconds(time_limit)
     size = None if size is None else _size(size)
-    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, patience=patience, lr=lr, schedule=schedule, bs=bs, split=split, seed=seed, augment=augment, background=background, wise=wise,
+    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, patience=patience, lr=lr, schedule=schedule, bs=bs, split=split, seed=seed, augment=augment, mult=mult, background=background, wise=wise,
                   precision=precision, freeze=freeze, cache=cache, workers=workers, log=log)
     if seeds or folds:
         if limit is not None: raise ValueError('--time-limit is for one run: leave out --seeds and --folds')

@@ -109,6 +109,7 @@ def build_dataloaders(
     size:int|tuple=224, # Height and width in pixels of what the network sees
     bs:int=64, # Photos a batch; no more than there are in train
     augment:str|list='waste', # A preset of `augment_transforms`, or a list of batch transforms
+    mult:float=1., # Factor on the preset's strengths
     cache:str='auto', # 'ram' keeps decoded photos in memory, 'disk' reads them each epoch, 'auto' looks whether they fit
     resize:str='squish', # How photos come to `size`: see `presize_image`
     presize:float=1.25, # Training photos are kept this much larger than they are trained at, so that crops stay sharp
@@ -131,7 +132,7 @@ def build_dataloaders(
     if device is not None: device = torch.device(device)
     size = hw(size)
     train_size = size if train_size is None else hw(train_size)
-    tfms = augment_transforms(augment, train_size) if isinstance(augment, str) else list(augment)
+    tfms = augment_transforms(augment, train_size, mult) if isinstance(augment, str) else list(augment)
     if background: tfms = [ChangeBackground(background), *tfms]
     keep_size = tuple(round(s*presize) for s in train_size) if tfms else train_size
     if train_size!=size:  # what comes after `Normalize`, such as `RandomErasing`, changes no size and stays there

@@ -50,10 +50,9 @@ _known = [
             ('recycle_data_shuffled.tar.gz', 'recycle_data_shuffled.npz', 'recycled_32.tar.gz', 'recycled_32_train.npz'),
             'http://web.cecs.pdx.edu/~singh/rcyc-web/recycle_data_shuffled.tar.gz',
             arrays=('boxes', 'glass bottles', 'soda cans', 'crushed soda cans', 'plastic bottles')),
-    KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification (Kaggle) or '
-            'https://vision.eng.au.dk/plant-seedlings-dataset (Aarhus University)', 'CC BY-SA',
-            'Giselsson et al., A Public Image Database for Benchmark of Plant Seedling Classification Algorithms, '
-            'arXiv:1711.05458, 2017', ('plant-seedlings.zip', 'plant-seedlings-classification.zip', 'NonsegmentedV2.zip'),
+    KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification (Kaggle) or https://vision.eng.au.dk/plant-seedlings-dataset '
+            '(Aarhus University)', 'CC BY-SA', 'Giselsson et al., A Public Image Database for Benchmark of Plant Seedling Classification Algorithms, arXiv:1711.05458, 2017',
+            ('plant-seedlings.zip', 'plant-seedlings-classification.zip', 'NonsegmentedV2.zip'),
             folder='plant-seedlings',
             counts={'Black-grass': 263, 'Charlock': 390, 'Cleavers': 287, 'Common Chickweed': 611, 'Common wheat': 221,
                     'Fat Hen': 475, 'Loose Silky-bent': 654, 'Maize': 221, 'Scentless Mayweed': 516,
@@ -372,9 +371,8 @@ def _unpack_npz(src, dest, classes):
 def _known_dataset(name, data, dest, progress):
     ds = dataset_info(name)
     if ds.name=='sample': return _drawn_sample(dest), ds
-    src = local_copy(ds, data)
-    if not src and not ds.url: raise FileNotFoundError(f'{ds.title} cannot be downloaded without an account: get {" or ".join(ds.archives)} '
-                                                       f'from {ds.home} and put it in {data_dir() or cache_dir()}')
+    if not (src := local_copy(ds, data)) and not ds.url:
+        raise FileNotFoundError(f'{ds.title} cannot be downloaded without an account: get {" or ".join(ds.archives)} from {ds.home} and put it in {data_dir() or cache_dir()}')
     src = src or _fetch(ds.url, cache_dir()/ds.archives[0], ds.title, ds.home, progress,
                                          lambda p: tarfile.is_tarfile(p) or zipfile.is_zipfile(p))
     if src.is_file(): src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))

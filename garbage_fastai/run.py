@@ -41,7 +41,7 @@ from .wise import copy_weights, mix_weights
 
 # %% ../nbs/15_run.ipynb #ec787b14
 RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
-              augment='waste', background=0., wise=1., schedule='one-cycle', patience=None, precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
+              augment='waste', mult=1., background=0., wise=1., schedule='one-cycle', patience=None, precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
               head_epochs=20, wanted_precision=.98, cache='auto', workers=None, log=None, head='fastai', normalize=True, share=1.)
 
 def smaller_size(
@@ -176,7 +176,7 @@ def train_run(
         print_table(table)
         loading = time.time()
         dls = build_dataloaders(table, hw(recipe['size']), recipe['bs'], recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
-                                background=recipe['background'], cache=recipe['cache'], num_workers=recipe['workers'], seed=recipe['seed'])
+                                mult=recipe['mult'], background=recipe['background'], cache=recipe['cache'], num_workers=recipe['workers'], seed=recipe['seed'])
         loading = time.time()-loading
         learn = build_learner(dls, recipe['arch'], recipe['weights'], recipe['freeze'], recipe['precision'], recipe['balance'],
                               recipe['label_smoothing'], path=out, head=recipe['head'], normalize=recipe['normalize'])
