@@ -114,13 +114,14 @@ def torch_forward(
     fmt = pick_format(precision, device)
     model.eval().to(device, memory_format=fmt)
     m,s = (torch.tensor(o, dtype=torch.float32, device=device).view(1,3,1,1) for o in (mean,std))
-    net = None
+    net = seen = None
     def forward(batch, *more):
-        nonlocal net
+        nonlocal net,seen
         more = [o.to(device) for o in more]
         with torch.inference_mode():
             x = ((torch.from_numpy(batch).to(device).permute(0,3,1,2).float()/255 - m)/s).contiguous(memory_format=fmt)
-            if net is None: net = fuse_batchnorm(model, x[:1], *[o[:1] for o in more]) if device.type=='cpu' else model
+            now = [o._version for o in (*model.parameters(), *model.buffers())]  # other weights since the last call, and the copy is old
+            if seen!=now: net,seen = fuse_batchnorm(model, x[:1], *[o[:1] for o in more]) if device.type=='cpu' else model,now
             with low_precision(precision, device): y = net(x, *more).float()
         return (y.softmax(1) if softmax else y).cpu().numpy()
     return forward
