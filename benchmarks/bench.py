@@ -84,12 +84,12 @@ class Bench:
 
     def learner(self, table, size=None, arch=PACKAGED, weights='none', freeze='none', cache='ram'):
         with contextlib.redirect_stdout(io.StringIO()):
-            return build_learner(build_dataloaders(table, size or self.size, self.bs, 'none', cache, seed=42), arch, weights, freeze)
+            return build_learner(build_dataloaders(table, size or self.size, self.bs, 'none', cache=cache, seed=42), arch, weights, freeze)
 
     def train_step(self, arch):
         "Steps on batches that are in memory: forward, loss, backward and optimizer; random weights, all of them trained"
         table,steps = self.table(100),1 if self.tiny else 2 if self.device.type=='cpu' else 20
-        ours,theirs = self.learner(table, arch=arch, cache=None),fastai_learner(table, self.size, self.bs, arch)
+        ours,theirs = self.learner(table, arch=arch, cache='disk'),fastai_learner(table, self.size, self.bs, arch)
         theirs.unfreeze()
         net,fmt = fastai_learner(table, self.size, self.bs, arch).model,pick_format(self.precision, self.device)
         x,y = torch.randn(self.bs, 3, *self.size),torch.randint(len(ours.dls.vocab), (self.bs,))
@@ -117,7 +117,7 @@ class Bench:
     def predict(self, size):
         "From files to a table of predictions; random weights. The limit is the fastest network alone and decoding alone, one after the other"
         table = self.table(256)
-        ours,theirs = self.learner(table, size, cache=None),fastai_learner(table, size, self.bs, PACKAGED)
+        ours,theirs = self.learner(table, size, cache='disk'),fastai_learner(table, size, self.bs, PACKAGED)
         folder = export_model(ours, self.work/f'model-{size[0]}')
         torch_,auto = Predictor(folder),Predictor(folder, engine='auto')
         pixels,engines = np.random.default_rng(0).integers(0, 256, (64,*size,3), dtype=np.uint8),{'torch':torch_}
@@ -156,7 +156,7 @@ class Bench:
     def evaluate(self):
         "Confusion matrix, most confused and report; the same Learner in the same precision answers both"
         table = self.table(128)
-        learn = self.learner(table, cache=None)
+        learn = self.learner(table, cache='disk')
         def one_pass(short):
             part = table[:16] if short else table
             ev = Evaluation(predict_images(learn, part, progress=False))
@@ -216,7 +216,7 @@ class Bench:
     def memory(self):
         "Peak memory of processes that predict many and few photos, with a small network so that they end soon"
         few,many = (30,300) if self.tiny else (1000,20000)
-        model = export_model(self.learner(self.table(100), (32,32), 'resnet10t', cache=None), self.work/'small')
+        model = export_model(self.learner(self.table(100), (32,32), 'resnet10t', cache='disk'), self.work/'small')
         paths,links = get_image_files(self.folder).sorted(),self.work/'links'
         links.mkdir()
         for i in range(many): (links/f'{i}.jpg').symlink_to(paths[i%len(paths)])
