@@ -24,6 +24,7 @@ from .background import *
 from .data import *
 from .models import *
 from .fusion import *
+from .distributed import *
 from .callbacks import *
 from .checkpoint import *
 from .schedules import *
@@ -51,14 +52,14 @@ from .repeat import *
 from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
-from garbage_fastai import (
+from . import (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-    data, models, fusion, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate, calibrate,
-    compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
-    experiments)
+    data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
+    calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
+    run, repeat, experiments)
 _modules = (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-    data, models, fusion, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate, calibrate,
-    compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift, run, repeat,
-    experiments)
+    data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
+    calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
+    run, repeat, experiments)
 __all__ = [n for m in _modules for n in m.__all__]

@@ -15,6 +15,7 @@ from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.fp16 import MixedPrecision, AMPMode
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from IPython.display import display
+from .distributed import single_process
 from .infer import pick_format, pick_precision
 from .table import write_file
 
@@ -80,7 +81,8 @@ class BestModel(SaveModelCallback):
             self._save(self.fname)
 
     def after_fit(self):
-        if self.best_epoch is not None: self.learn.load(self.fname, with_opt=self.with_opt, weights_only=True)
+        if self.best_epoch is None: return
+        with single_process(): self.learn.load(self.fname, with_opt=self.with_opt, weights_only=True)  # other processes have no such callback
 
 # %% ../nbs/07_callbacks.ipynb #fe62d718
 class AverageWeights(Callback):
@@ -96,7 +98,7 @@ class AverageWeights(Callback):
 
     def after_batch(self):
         if not self.training: return
-        sd = self.model.state_dict()
+        sd = get_model(self.model).state_dict()
         if self.avg is None: self.avg = {k:v.detach().clone() for k,v in sd.items()}
         self.n += 1
         w = 1 - min(self.decay, (1+self.n)/(10+self.n))
@@ -104,15 +106,15 @@ class AverageWeights(Callback):
 
     def before_validate(self):
         if self.avg is None: return
-        self.live = {k:v.detach().clone() for k,v in self.model.state_dict().items()}
-        self.model.load_state_dict(self.avg)
+        self.live = {k:v.detach().clone() for k,v in get_model(self.model).state_dict().items()}
+        get_model(self.model).load_state_dict(self.avg)
 
     def after_epoch(self):
-        if self.live is not None and self.epoch < self.n_epoch-1: self.model.load_state_dict(self.live)
+        if self.live is not None and self.epoch < self.n_epoch-1: get_model(self.model).load_state_dict(self.live)
         self.live = None
 
     def after_cancel_fit(self):
-        if self.avg is not None: self.model.load_state_dict(self.avg)
+        if self.avg is not None: get_model(self.model).load_state_dict(self.avg)
 
 # %% ../nbs/07_callbacks.ipynb #bbe1e43e
 class EarlyStop(EarlyStoppingCallback):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import SaveModelCallback
+from .distributed import broadcast_object
 from .table import write_file
 
 # %% ../nbs/07a_checkpoint.ipynb #b21b8dfd
@@ -127,10 +128,11 @@ def save(self:Checkpoint,
     epoch:int # How many epochs are done
 ):
     "Write the checkpoint"
+    if rank_distrib(): return
     log,scaler = _history(self.learn),getattr(self.learn, 'scaler', None)
     if log: log.file.flush()  # the header waits in memory until the first row
     state = dict(epoch=epoch, n_epoch=self.n_epoch, seconds=self.seconds+time.time()-self._start, notes=self.notes, train_iter=self.train_iter,
-                 model=self.model.state_dict(), opt=self.opt.state_dict(), scaler=scaler.state_dict() if scaler else {},
+                 model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), scaler=scaler.state_dict() if scaler else {},
                  callbacks={cb.name:callback_state(cb) for cb in self.learn.cbs if cb is not self},
                  best={cb.name:torch.from_numpy(np.fromfile(cb.last_saved_path, np.uint8)) for cb in _keepers(self.learn)},
                  history=(log.path/log.fname).read_text() if log else '', random=random_state(self.dls))
@@ -144,7 +146,7 @@ def restore(self:Checkpoint,
 ):
     "Put everything back"
     self.seconds,self.learn.train_iter = state['seconds'],state['train_iter']
-    self.model.load_state_dict(state['model'])
+    get_model(self.model).load_state_dict(state['model'])
     self.opt.load_state_dict({**state['opt'], 'hypers': L(state['opt']['hypers'])})
     if state['scaler']: self.learn.scaler.load_state_dict(state['scaler'])
     for cb in self.learn.cbs:
@@ -154,7 +156,7 @@ def restore(self:Checkpoint,
     if log:
         log.file.seek(0); log.file.truncate()
         log.file.write(state['history']); log.file.flush()
-    restore_random(state['random'], self.dls)
+    if not rank_distrib(): restore_random(state['random'], self.dls)  # the other processes augment by seeds of their own
 
 # %% ../nbs/07a_checkpoint.ipynb #9888b37a
 class TimeLimit(Callback):
@@ -171,6 +173,6 @@ class TimeLimit(Callback):
         if self._began is not None:
             self._longest = max(self._longest, now-self._began)
             need = 1.1*self._longest + (self._reserve + self._after*self._longest if last else 0)
-            self.stopped = now+need>self._deadline
+            self.stopped = broadcast_object(now+need>self._deadline)
             if self.stopped: raise CancelFitException
         self._began = now

@@ -146,11 +146,13 @@ def train(
                   precision=precision, freeze=freeze, cache=cache, workers=workers, log=log)
     if seeds or folds:
         if limit is not None: raise ValueError('--time-limit is for one run: leave out --seeds and --folds')
+        if int(os.environ.get('WORLD_SIZE', 1))>1: raise ValueError('--seeds and --folds are for one process: start them without a launcher')
         from garbage_fastai.repeat import repeat_runs
         return print_summary(repeat_runs(data, out, seeds, folds, overwrite, sys.stderr.isatty(), decisions, **recipe), out)
     from garbage_fastai.run import train_run
     if limit is not None: limit -= time.time()-start  # the import takes seconds
     run = train_run(data, out, overwrite, sys.stderr.isatty(), decisions, resume=resume, time_limit=limit, **recipe)
+    if int(os.environ.get('RANK', 0)): return  # the first process says how it went
     if not (run/'report.html').exists(): raise typer.Exit(3)
     if not finished: print_run(run)
 

@@ -6,12 +6,13 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/run.html.md"""
 
 # %% auto #0
 __all__ = ['RECIPE', 'smaller_size', 'full_recipe', 'print_table', 'decision_counts', 'load_table', 'prepare_table',
-           'print_duplicates', 'fit_recipe', 'train_run', 'print_epoch', 'finish_run', 'write_plots', 'leak_figures',
-           'find_model_dir', 'evaluate_model', 'copy_sorted', 'take_shard', 'predict_photos']
+           'print_duplicates', 'recipe_learner', 'recipe_callbacks', 'fit_recipe', 'train_run', 'follow_run',
+           'print_epoch', 'finish_run', 'write_plots', 'leak_figures', 'find_model_dir', 'evaluate_model',
+           'copy_sorted', 'take_shard', 'predict_photos']
 
 # %% ../nbs/15_run.ipynb #e652aa4b
-import io, json, os, shutil, time
-from contextlib import nullcontext
+import io, json, os, shutil, sys, time
+from contextlib import nullcontext, redirect_stdout
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
 from .images import find_images, scan_images
@@ -23,6 +24,7 @@ from .data import build_dataloaders, hw
 from .infer import pick_precision
 from .embed import PACKAGED
 from .models import SCRATCH, arch_name, find_arch
+from .distributed import broadcast_object, distributed_fit, init_processes, single_process
 from .callbacks import AverageWeights, BestModel, EarlyStop, LiveGraph, check_log, log_callbacks
 from .checkpoint import Checkpoint, TimeLimit
 from .schedules import lr_schedule
@@ -120,6 +122,27 @@ def print_duplicates(
     leaks = find_leaks(table)
     if len(leaks): print(f"{len(leaks)} valid or test photos have a duplicate in train, such as {Path(leaks['path'][0]).name} ({Path(leaks['twin'][0]).name})")
 
+# %% ../nbs/15_run.ipynb #5fc11423
+def recipe_learner(
+    table:pd.DataFrame, # From `prepare_table`
+    recipe:dict, # From `full_recipe`
+    out:str|Path # The run folder
+) -> Learner: # With its DataLoaders
+    "What a recipe trains"
+    bs = max(1, min(recipe['bs'], int((table['split']=='train').sum())//max(1, num_distrib())))
+    dls = build_dataloaders(table, hw(recipe['size']), bs, recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
+                            mult=recipe['mult'], background=recipe['background'], cache=recipe['cache'], num_workers=recipe['workers'], seed=recipe['seed'])
+    return build_learner(dls, recipe['arch'], recipe['weights'], recipe['freeze'], recipe['precision'], recipe['balance'],
+                         recipe['label_smoothing'], path=out, head=recipe['head'], normalize=recipe['normalize'])
+
+def recipe_callbacks(
+    recipe:dict, # From `full_recipe`
+    ckpt:Checkpoint, # Of the run folder
+    limit:TimeLimit|None=None # Of a training that may not go on for ever
+) -> list: # For `fit_recipe`
+    "What every process of a training needs"
+    return [AverageWeights(), *([EarlyStop(patience=recipe['patience'])] if recipe['patience'] else []), ckpt, *([limit] if limit else [])]
+
 # %% ../nbs/15_run.ipynb #4f59dc12
 def fit_recipe(
     learn:Learner, # From `build_learner`
@@ -133,14 +156,15 @@ def fit_recipe(
     ckpt = first(L(cbs).filter(risinstance(Checkpoint)))
     notes = ckpt.notes if ckpt else {}
     if 'head' not in notes:
-        if pretrained and recipe['head_epochs']: notes['found'] = fit_head(learn, recipe['head_epochs'], progress=False).found
+        if pretrained and recipe['head_epochs'] and not rank_distrib():
+            with single_process(): notes['found'] = fit_head(learn, recipe['head_epochs'], progress=False).found
         notes['head'] = round(time.time()-start, 1)
     start = time.time()
     if recipe['epochs']:
         if recipe['freeze']!='body': learn.freeze_to(1 if n else 0)
         lr,wise = recipe['lr'],pretrained and recipe['head_epochs'] and recipe['wise']<1
         if wise: notes.setdefault('before', copy_weights(learn.model))
-        learn.fit_schedule(recipe['schedule'], recipe['epochs'], slice(lr/2, lr) if pretrained else lr, wd=recipe['wd'], cbs=cbs)
+        with distributed_fit(learn): learn.fit_schedule(recipe['schedule'], recipe['epochs'], slice(lr/2, lr) if pretrained else lr, wd=recipe['wd'], cbs=cbs)
         if wise: mix_weights(learn.model, notes['before'], copy_weights(learn.model), recipe['wise'])
     return dict(found=notes.get('found', {}), seconds=dict(head=notes['head'], fit=round(time.time()-start + (ckpt.seconds if ckpt else 0), 1)))
 
@@ -157,6 +181,8 @@ def train_run(
     **kwargs # Changes to `RECIPE`
 ) -> Path: # `out`; without a report where the time limit stopped it
     "Train on a folder of photos and leave a run folder"
+    init_processes()
+    if rank_distrib(): return follow_run(out)
     start,old = time.time(),read_config(out) if resume else {}
     if resume and overwrite: raise ValueError("--resume goes on with a run and --overwrite begins it anew: give one of them")
     recipe = full_recipe(**{**{k:old[k] for k in RECIPE if k in old}, **{k:v for k,v in kwargs.items() if v is not None}})
@@ -164,6 +190,7 @@ def train_run(
         check_same(out, old, recipe, data, decisions)
         if (Path(out)/'report.html').exists():
             print(f'{out} holds this run, and it is finished')
+            broadcast_object(None)
             return Path(out)
     out,ours = check_out(out, overwrite or bool(old)),False
     file = out/'models'/'checkpoint.pth'
@@ -174,14 +201,12 @@ def train_run(
             table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions, recipe['share'])
         if old and split_hash(table)!=old['split_hash']: raise ValueError(f"--out {out} holds a run on other photos or labels: give another --out, or --overwrite to begin anew")
         print_table(table)
+        broadcast_object((recipe, table, out, bool(old), time_limit))  # to `follow_run`
         loading = time.time()
-        dls = build_dataloaders(table, hw(recipe['size']), recipe['bs'], recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
-                                mult=recipe['mult'], background=recipe['background'], cache=recipe['cache'], num_workers=recipe['workers'], seed=recipe['seed'])
+        learn = recipe_learner(table, recipe, out)
         loading = time.time()-loading
-        learn = build_learner(dls, recipe['arch'], recipe['weights'], recipe['freeze'], recipe['precision'], recipe['balance'],
-                              recipe['label_smoothing'], path=out, head=recipe['head'], normalize=recipe['normalize'])
-        config = dict(data=str(data), **recipe, device=str(dls.device), classes=list(dls.vocab),
-                      precision_used=pick_precision(recipe['precision'], dls.device), split_hash=split_hash(table),
+        config = dict(data=str(data), **recipe, processes=max(1, num_distrib()), device=str(learn.dls.device), classes=list(learn.dls.vocab),
+                      precision_used=pick_precision(recipe['precision'], learn.dls.device), split_hash=split_hash(table),
                       photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, bad_files=int((~table['ok'] & (table['reason']!=LEFT_OUT)).sum()),
                       versions=versions(), started=time.strftime('%Y-%m-%d %H:%M:%S'))
         if decisions is not None: config['decisions'] = decision_counts(table, decisions)
@@ -196,21 +221,35 @@ def train_run(
             clear_halves(out)
             write_json(out/'config.json', config)
             print(f"going on after {ckpt.done} of {recipe['epochs']} epochs")
-        limit = [] if time_limit is None else [TimeLimit(time_limit-(time.time()-start), reserve=30+2*loading)]
-        stop = [EarlyStop(patience=recipe['patience'])] if recipe['patience'] else []
-        cbs = [CSVLogger('history.csv'), BestModel(), AverageWeights(), *stop, LiveGraph(out/'history.png'), *log_callbacks(recipe['log'], out, recipe), ckpt, *limit]
+        limit = None if time_limit is None else TimeLimit(time_limit-(time.time()-start), reserve=30+2*loading)
+        cbs = [CSVLogger('history.csv'), BestModel(), LiveGraph(out/'history.png'), *log_callbacks(recipe['log'], out, recipe), *recipe_callbacks(recipe, ckpt, limit)]
         learn.logger = print_epoch
         with nullcontext() if progress else learn.no_bar(): done = fit_recipe(learn, recipe, cbs)
-        if limit and limit[0].stopped:
+        if limit and limit.stopped:
             print(f"stopped after {learn.epoch} of {recipe['epochs']} epochs, since another would not fit into the time limit: go on with --resume")
             return out
         if done['found']: write_file(out/'lr_find.csv', pd.DataFrame(dict(lr=done['found']['lrs'], loss=done['found']['losses'])).to_csv(index=False))
-        return finish_run(learn, table, out, {**config, 'lr_found':done['found'].get('lr'), 'seconds':done['seconds']}, progress)
+        with single_process(): return finish_run(learn, table, out, {**config, 'lr_found':done['found'].get('lr'), 'seconds':done['seconds']}, progress)
     except BaseException:  # what can't be used does not stay, and what was there before does
         if ours and file.exists(): print(f'{out} keeps the training so far: go on with --resume')
         elif ours and not (out/'model').exists(): clear_run(out)
         if not any(out.iterdir()): out.rmdir()
         raise
+
+# %% ../nbs/15_run.ipynb #1511ddc9
+def follow_run(
+    out:str|Path # As for `train_run`
+) -> Path: # `out`
+    "What `train_run` does in the processes other than the first: train along"
+    with redirect_stdout(io.StringIO()):
+        try: told = broadcast_object(None)
+        except RuntimeError: sys.exit(1)  # the first process failed, and says why
+        if told is None: return Path(out)
+        recipe,table,out,resume,time_limit = told
+        learn = recipe_learner(table, recipe, out)
+        cbs = recipe_callbacks(recipe, Checkpoint(out/'models'/'checkpoint.pth', resume), None if time_limit is None else TimeLimit(math.inf))  # rank 0 looks at the clock
+        with learn.no_bar(), learn.no_logging(): fit_recipe(learn, recipe, cbs)
+    return out
 
 # %% ../nbs/15_run.ipynb #48586d19
 def print_epoch(
