@@ -47,6 +47,7 @@ from .multimodal import *
 from .bins import *
 from .folder import *
 from .sift import *
+from .card import *
 from .run import *
 from .repeat import *
 from .experiments import *
@@ -56,10 +57,10 @@ from . import (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
-    run, repeat, experiments)
+    card, run, repeat, experiments)
 _modules = (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
-    run, repeat, experiments)
+    card, run, repeat, experiments)
 __all__ = [n for m in _modules for n in m.__all__]

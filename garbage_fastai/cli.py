@@ -1,4 +1,4 @@
-"""The command `garbage-fastai`: scan, review, train, evaluate, compare, experiment, predict
+"""The command `garbage-fastai`: scan, review, train, evaluate, compare, experiment, predict, push
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/cli.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Out', 'exit_code', 'explain', 'main', 'scan', 'review', 'train', 'print_run', 'print_summary', 'evaluate',
-           'compare', 'experiment', 'predict']
+           'compare', 'experiment', 'predict', 'push']
 
 # %% ../nbs/16_cli.ipynb #3733abc2
 import os, re, sys, time
@@ -295,6 +295,17 @@ def predict(
     if submission is not None:
         write_submission(preds, submission)
         print(f'submission: {submission}')
+
+# %% ../nbs/16_cli.ipynb #5a8cc05c
+@app.command()
+def push(
+    model:Annotated[Path, typer.Argument(help='A run folder, or its model folder')],
+    repo:Annotated[str, typer.Argument(help='Repository on the hub, as you/waste')],
+    public:Annotated[bool, typer.Option('--public', help='Everybody may see it')]=False,
+):
+    "Upload a model to a hub: weights, JSON and the model card, never photos or pickles."
+    from garbage_fastai.card import push_model
+    for name in push_model(model, repo, public): print(name)
 
 # %% ../nbs/16_cli.ipynb #5cd739dd
 if __name__=='__main__': main()

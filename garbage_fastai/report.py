@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/report.html.md"""
 
 # %% auto #0
 __all__ = ['REPORT_CSS', 'REPORT_TEMPLATE', 'thumbnail_uri', 'figure_uri', 'interval_words', 'duration_words', 'read_run',
-           'scored', 'copy_notes', 'leak_notes', 'report_facts', 'write_report']
+           'scored', 'copy_notes', 'leak_notes', 'run_limits', 'report_facts', 'write_report']
 
 # %% ../nbs/11_report.ipynb #fc647d47
 import base64, io, json, shlex
@@ -193,7 +193,13 @@ def _flat(d, prefix=''):
         if isinstance(v, dict): yield from _flat(v, f'{prefix}{k}.')
         else: yield prefix+str(k), v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
 
-def _limits(ev, split, r, n_bad):
+def run_limits(
+    ev:Evaluation, # Of the photos that judge
+    split:str, # Which these are, from `scored`
+    r:SimpleNamespace, # A run, from `read_run`
+    n_bad:int # Files that could not be read
+): # Sentences
+    "What the figures of a run do not say"
     few = [c for c,s in ev.per_class()['support'].items() if s < 20]
     seed = r.config.get('seed')
     yield ('The interval allows for the luck of which photos were tested, and for nothing else. Photos from another camera, place or light can do much worse: '
@@ -252,7 +258,7 @@ def report_facts(
         notes=copy_notes(table) + leak_notes(table, ev.preds), alone=alone, sure=_sure_charts(ev, alone.get('threshold')) if alone else [], lr=_lr_chart(r.lr_find, cfg.get('lr_suggestion', cfg.get('lr_found'))) if r.lr_find is not None else None,
         curves=_curves(r.history) if r.history is not None else [], per=list(per.itertuples()), axis=axis, cm=cm, shade=_shade(cm),
         matrix=_matrix_chart(ev) if len(ev.vocab) > 20 else None, pairs=pairs, top=top, model=model, run=str(r.folder),
-        config=list(_flat(cfg)), limits=list(_limits(ev, split, r, len(bad)-left)), decided=decided,
+        config=list(_flat(cfg)), limits=list(run_limits(ev, split, r, len(bad)-left)), decided=decided,
         maps=_maps(r))
 
 # %% ../nbs/11_report.ipynb #a3aff76e

@@ -7,8 +7,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/run.html.md"""
 # %% auto #0
 __all__ = ['RECIPE', 'smaller_size', 'full_recipe', 'print_table', 'decision_counts', 'load_table', 'prepare_table',
            'print_duplicates', 'recipe_learner', 'recipe_callbacks', 'fit_recipe', 'train_run', 'follow_run',
-           'print_epoch', 'finish_run', 'write_plots', 'leak_figures', 'find_model_dir', 'evaluate_model',
-           'copy_sorted', 'take_shard', 'predict_photos']
+           'print_epoch', 'finish_run', 'write_plots', 'leak_figures', 'evaluate_model', 'copy_sorted', 'take_shard',
+           'predict_photos']
 
 # %% ../nbs/15_run.ipynb #e652aa4b
 import io, json, os, shutil, sys, time
@@ -37,7 +37,8 @@ from .labels import LEFT_OUT, apply_decisions, read_decisions
 from .calibrate import calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone
 from .cam import write_maps
 from .report import write_report
-from .export import export_model, versions, Predictor
+from .export import Predictor, export_model, find_model_dir, versions
+from .card import write_card
 from .folder import check_out, check_same, clear_halves, clear_run, read_config, read_table, write_json
 from .wise import copy_weights, mix_weights
 
@@ -287,6 +288,7 @@ def finish_run(
                  metrics={k:metrics[k] for k in ('split','accuracy','accuracy_ci95','macro_f1','n')})
     config['seconds']['evaluate'] = round(time.time()-start, 1)
     write_json(out/'config.json', config)
+    write_card(out)
     write_report(out)  # where it is, a run is finished
     shutil.rmtree(out/learn.model_dir, ignore_errors=True)  # the best weights are in model/
     return out
@@ -320,14 +322,6 @@ def leak_figures(
     if not leaked or not len(clean): return dict(leaked=leaked)
     ev = Evaluation(clean)
     return dict(leaked=leaked, accuracy_without_leaked=ev.accuracy, accuracy_without_leaked_ci95=list(ev.accuracy_ci95))
-
-# %% ../nbs/15_run.ipynb #64a47611
-def find_model_dir(
-    model:str|Path # A run folder, or its model folder
-) -> Path: # The model folder
-    "The model folder that is meant"
-    model = Path(model)
-    return model/'model' if (model/'model'/'model.json').exists() else model
 
 # %% ../nbs/15_run.ipynb #8b2918ae
 def evaluate_model(

@@ -44,7 +44,7 @@ def test_train_leaves_what_it_promises(run):
     assert lo <= metrics['accuracy'] <= hi and set(metrics['per_class']) == set(preds.label)
     assert len(pd.read_csv(run/'history.csv')) == 1
     assert json.loads((run/'config.json').read_text())['arch'] == 'resnet10t'
-    assert {p.name for p in (run/'model').iterdir()} == {'model.json', 'model.safetensors'}
+    assert {p.name for p in (run/'model').iterdir()} == {'README.md', 'model.json', 'model.safetensors'}
 
 def test_predict_writes_one_row_a_photo(run, sample_dir, tmp_path, capsys):
     assert call('predict', run/'model', sample_dir/'glass', sample_dir/'metal', '--out', tmp_path/'p.csv', '--copy-into', tmp_path/'sorted') == 0
