@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageFile
 
+# %% ../nbs/00_images.ipynb #d4b0267f
+if pd.options.mode.string_storage=='auto': pd.options.mode.string_storage = 'python'  # pyarrow's text, pandas' choice where that is installed, takes no file name that is not UTF-8
+
 # %% ../nbs/00_images.ipynb #dccc520f
 class ImageProblem(ValueError):
     "A file that cannot be used as a picture; `reason` says why, and what to do"

@@ -11,6 +11,7 @@ __all__ = ['RESERVED_COLUMNS', 'probability_column', 'class_name', 'class_column
 # %% ../nbs/00b_table.ipynb #34deb7b5
 import os, re, tempfile
 import pandas as pd
+import garbage_fastai.images  # which settles how pandas keeps text
 from pathlib import Path
 
 # %% ../nbs/00b_table.ipynb #305d0758
