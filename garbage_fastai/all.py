@@ -48,6 +48,7 @@ from .bins import *
 from .folder import *
 from .sift import *
 from .card import *
+from .cluster import *
 from .run import *
 from .repeat import *
 from .experiments import *
@@ -57,10 +58,10 @@ from . import (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
-    card, run, repeat, experiments)
+    card, cluster, run, repeat, experiments)
 _modules = (
     images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
-    card, run, repeat, experiments)
+    card, cluster, run, repeat, experiments)
 __all__ = [n for m in _modules for n in m.__all__]

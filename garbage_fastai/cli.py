@@ -279,10 +279,14 @@ def predict(
     bs:Annotated[int, typer.Option(min=1, help='Photos a batch')]=64,
     precision:Annotated[str, typer.Option(help='auto, fp32, bf16 or fp16')]='auto',
     shard:Annotated[Optional[str], typer.Option(help='Only a part of the photos, as 2/8 for the second of eight; all parts together are all photos')]=None,
-    engine:Annotated[str, typer.Option(help='torch, onnx, openvino, or auto: for a thousand photos or more the fastest here, else torch')]='auto',
+    engine:Annotated[str, typer.Option(help='torch, onnx, openvino, or auto: for a thousand photos or more the fastest here, else torch; ray: on a cluster, see the page cluster')]='auto',
+    workers:Annotated[Optional[int], typer.Option(min=1, help='Workers of --engine ray; not given: one a GPU, or one for each two processors')]=None,
     submission:Annotated[Optional[Path], typer.Option(help='Also write a CSV file for Kaggle here: the columns file and species, nothing else')]=None,
 ):
     "Sort photos: one row a photo, with its class and how sure the model is."
+    if engine=='ray':
+        if copy_into or shard or submission: raise ValueError('--engine ray writes Parquet files: leave out --copy-into, --shard and --submission')
+        return _predict_ray(model, photos, out or Path('predictions'), workers, bs, precision)
     part = None if shard is None else _shard(shard)
     if out is None: out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
     from garbage_fastai.run import predict_photos
@@ -295,6 +299,15 @@ def predict(
     if submission is not None:
         write_submission(preds, submission)
         print(f'submission: {submission}')
+
+def _predict_ray(model, photos, out, workers, bs, precision):
+    from garbage_fastai.cluster import predict_cluster, read_parts
+    from garbage_fastai.table import print_bad
+    n = predict_cluster(model, photos, out, workers, bs=bs, precision=precision, progress=sys.stderr.isatty())
+    preds = read_parts(out, ['path','predicted','ok','reason'])
+    for label,k in preds.loc[preds['ok'], 'predicted'].value_counts().items(): print(f'{k:6}  {label}')
+    print_bad(preds)
+    print(f'predictions: {out}, {n} of {len(preds)} new')
 
 # %% ../nbs/16_cli.ipynb #5a8cc05c
 @app.command()
