@@ -133,6 +133,7 @@ def _cut_short(data, fmt):
         return True
     if fmt == 'PNG': return data.rfind(b'IEND') < 0
     if fmt == 'GIF': return not data.rstrip(b'\0').endswith(b';')
+    if fmt == 'QOI': return data.rfind(b'\0'*7 + b'\1') < 0
     if fmt == 'WEBP': return 8 + u32(4) > n
     if fmt == 'BMP': return u32(2) > n
     if fmt == 'TIFF': return u32(4, 'little' if data[:1] == b'I' else 'big') >= n
@@ -241,6 +242,11 @@ def _reader(fmt):
     module,name = _READERS[fmt].rsplit('.', 1)
     return getattr(importlib.import_module(module), name)
 
+def _ycbcr(im):
+    "Pillow before 13 looks for four bytes a pixel in an uncompressed TIFF that holds YCbCr, and three are there"
+    if im.tag_v2.get(262) == 6 and im.mode == 'RGB' and im.tile[0].codec_name == 'raw':
+        im._mode,im.tile = 'YCbCr',[t._replace(args=('YCbCr', *t.args[1:])) for t in im.tile]
+
 def _decode(data, draft=None):
     "The picture in the bytes `data` as upright RGB, and a dict of what the file says about it"
     fmt = _picture_format(data[:_HEAD])
@@ -248,6 +254,7 @@ def _decode(data, draft=None):
     try:
         with _switches:
             im = _reader(fmt)(io.BytesIO(data))
+            if fmt == 'TIFF': _ycbcr(im)
             mode,(w,h),bits = im.mode,im.size,_bits(im)
             if w*h > MAX_PIXELS:
                 raise ImageProblem(f'too many pixels: {w}x{h}, the limit is {MAX_PIXELS//10**6} megapixels; save it smaller')

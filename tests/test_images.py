@@ -2,7 +2,7 @@
 import hashlib, io, multiprocessing, os, pickle, struct, subprocess, sys, textwrap, threading, time, warnings, zipfile
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import PIL, numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image, ImageFile
 
@@ -149,7 +149,10 @@ def test_grey_alpha(im):
     same(encode(la, 'PNG'), on_white(grey(im)[...,None].repeat(3, -1), a), tol=1)
     same(tiff(np.dstack([grey(im),a]), 1, tags={338:(3,2)}.items()), on_white(grey(im)[...,None].repeat(3, -1), a), tol=1)
     dark = (grey(im)*(a/255)).astype(np.uint8)  # Multiplied by its opacity already
-    same(tiff(np.dstack([dark,a]), 1, tags={338:(3,1)}.items()), (dark + (255.-a))[...,None].repeat(3, -1), tol=2)
+    data = tiff(np.dstack([dark,a]), 1, tags={338:(3,1)}.items())
+    if int(PIL.__version__.split('.')[0]) >= 13: same(data, (dark + (255.-a))[...,None].repeat(3, -1), tol=2)
+    else:  # This kind alone is beyond an older Pillow
+        with pytest.raises(ImageProblem, match='an unusual kind of TIFF .*save it as PNG'): open_image(data)
 
 def test_one_transparent_color():
     rgb = np.array([[[10,20,30],[10,20,31]]])
@@ -175,7 +178,7 @@ def test_cmyk(im):
 
 def test_other_colors(im):
     ycc = encode(im.convert('YCbCr'), 'TIFF')
-    assert Image.open(io.BytesIO(ycc)).mode == 'YCbCr'
+    assert Image.open(io.BytesIO(ycc)).tag_v2[262] == 6  # Stored as YCbCr; Pillow before 13 shows it as RGB
     same(ycc, im, tol=3)
     lab = Image.merge('LAB', [Image.new('L', (4,4), v) for v in (137, 128, 128)])  # L* = 53.7, no colour: a middle grey
     same(encode(lab, 'TIFF'), np.full((4,4), 128), tol=2)
