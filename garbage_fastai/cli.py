@@ -1,4 +1,4 @@
-"""The command `garbage-fastai`: scan, review, train, evaluate, compare, experiment, predict, push
+"""The command `garbage-fastai`: scan, review, train, evaluate, compare, experiment, predict, push, serve
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/cli.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Out', 'exit_code', 'explain', 'main', 'scan', 'review', 'train', 'print_run', 'print_summary', 'evaluate',
-           'compare', 'experiment', 'predict', 'push']
+           'compare', 'experiment', 'predict', 'push', 'serve']
 
 # %% ../nbs/16_cli.ipynb #3733abc2
 import os, re, sys, time
@@ -319,6 +319,21 @@ def push(
     "Upload a model to a hub: weights, JSON and the model card, never photos or pickles."
     from garbage_fastai.card import push_model
     for name in push_model(model, repo, public): print(name)
+
+# %% ../nbs/16_cli.ipynb #80e97c15
+@app.command()
+def serve(
+    model:Annotated[Path, typer.Argument(help='A run folder, or its model folder')],
+    port:Annotated[Optional[int], typer.Option(min=1, max=65535, help='Where to listen; not given: the first free one from 7860')]=None,
+    host:Annotated[str, typer.Option(help='0.0.0.0 lets other machines in')]='127.0.0.1',
+    bins:Annotated[Optional[Path], typer.Option(help='CSV file with columns material and bin')]=None,
+    keep:Annotated[Optional[Path], typer.Option(help='Copy each photo into KEEP/CLASS; not given: no photo is kept')]=None,
+    max_mb:Annotated[int, typer.Option(min=1, help='Megabytes above which a photo is refused')]=100,
+    precision:Annotated[str, typer.Option(help='auto, fp32, bf16 or fp16')]='auto',
+):
+    "Open a page on which photos can be dropped or taken."
+    from garbage_fastai.app import serve as serve_page
+    serve_page(model, host, port, max_mb, bins=bins, keep=keep, precision=precision)
 
 # %% ../nbs/16_cli.ipynb #5cd739dd
 if __name__=='__main__': main()

@@ -7,8 +7,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/run.html.md"""
 # %% auto #0
 __all__ = ['RECIPE', 'smaller_size', 'full_recipe', 'print_table', 'decision_counts', 'load_table', 'prepare_table',
            'print_duplicates', 'recipe_learner', 'recipe_callbacks', 'fit_recipe', 'train_run', 'follow_run',
-           'print_epoch', 'finish_run', 'write_plots', 'leak_figures', 'evaluate_model', 'copy_sorted', 'take_shard',
-           'predict_photos']
+           'print_epoch', 'finish_run', 'write_plots', 'leak_figures', 'evaluate_model', 'copy_sorted', 'safe_name',
+           'take_shard', 'predict_photos']
 
 # %% ../nbs/15_run.ipynb #e652aa4b
 import io, json, os, shutil, sys, time
@@ -352,7 +352,7 @@ def copy_sorted(
     "Copy each photo into the folder of its predicted class, and overwrite nothing"
     n = 0
     for r in preds[preds['ok']].itertuples():
-        dest = Path(folder)/_safe_name(r.predicted)/Path(r.path).name
+        dest = Path(folder)/safe_name(r.predicted)/Path(r.path).name
         dest.parent.mkdir(parents=True, exist_ok=True)
         for i in itertools.count(2):
             if not dest.exists(): break
@@ -361,7 +361,11 @@ def copy_sorted(
         n += 1
     return n
 
-def _safe_name(label): return re.sub(r'[\\/\0]', '_', label).strip('. ') or '_'  # a class name from a stranger's model is not a path
+def safe_name(
+    label:str # A class name, perhaps from a stranger's model
+) -> str: # A name for a folder, never a path
+    "A class name as the name of a folder"
+    return re.sub(r'[\\/\0]', '_', label).strip('. ') or '_'
 
 # %% ../nbs/15_run.ipynb #3460f3b3
 def take_shard(
