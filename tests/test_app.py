@@ -12,7 +12,7 @@ from garbage_fastai.run import train_run
 sys.path.insert(0, str(ROOT/'benchmarks'))
 from serve import ask as request
 
-pytest.importorskip('gradio', reason="the web page needs gradio: pip install 'garbage_fastai[app]'")
+pytest.importorskip('gradio', '6.0', reason="the web page needs gradio: pip install 'garbage_fastai[app]'")
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
 
 @pytest.fixture(scope='module')
