@@ -8,7 +8,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/cluster.html.md"""
 __all__ = ['list_photos', 'PartPredictor', 'read_parts', 'predict_cluster']
 
 # %% ../nbs/14e_cluster.ipynb #1d9114d3
-import hashlib, os
+import hashlib, logging, os
 import pandas as pd
 from pathlib import Path
 from .export import Predictor, find_model_dir, read_model_json
@@ -116,8 +116,8 @@ def predict_cluster(
     if not ray.is_initialized():
         os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')  # else it warns about how Ray Data itself starts its workers
         ray.init(include_dashboard=False, log_to_driver=False, logging_level='error')
-    context = data.DataContext.get_current()
-    context.enable_progress_bars = progress
+    data.DataContext.get_current().enable_progress_bars = progress
+    logging.getLogger('ray.data').setLevel(logging.ERROR)  # a worker that died and was replaced is no news
     has = ray.cluster_resources()
     gpus = int(has.get('GPU', 0))
     workers = workers or gpus or max(1, int(has['CPU'])//2)
