@@ -15,6 +15,7 @@ from fastai.vision.learner import create_timm_model, create_vision_model
 from safetensors.torch import save_file, load_file
 import garbage_fastai
 from .data import photo_loader
+from .learner import HEAD_ARGS
 from .models import find_arch
 from .table import write_file
 from .fusion import FusionModel, TokenLoader, load_encoder, new_image_body, text_forward, token_loader
@@ -79,6 +80,8 @@ def read_model_json(
     except ValueError as e: raise ValueError(f"{file} is damaged ({e}): copy the model folder again") from None
     missing = [k for k in ('format','arch','vocab','size','resize','mean','std') if k not in config]
     if missing: raise ValueError(f"{file} lacks {', '.join(missing)}: copy the model folder again")
+    odd = [*(k for k in config.get('head', {}) if k not in HEAD_ARGS), *(['arch'] if not isinstance(config['arch'], (str,type(None))) else [])]
+    if odd: raise ValueError(f"{file} is refused: no model from export_model has such {', '.join(odd)}")  # timm would take the path of a pickle there
     if config['format'] > _FORMAT: raise ValueError(f"{file} is of format {config['format']}, this version reads {_FORMAT}: update garbage_fastai")
     return config
 
