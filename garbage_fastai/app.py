@@ -201,6 +201,7 @@ def serve(
     gr,app = import_extra('gradio', 'app'),build_app(model, **kwargs)
     font = ['system-ui','sans-serif']  # the default theme fetches fonts from elsewhere
     try: app.launch(server_name=host, server_port=port, share=False, inline=False, quiet=True, prevent_thread_lock=True, max_file_size=max_mb*2**20, ssr_mode=False, footer_links=[],
+                    state_session_capacity=100,  # of the 10000 that Gradio would remember each takes some 40 kB, and a program's every call is one
                     css=_CSS, theme=gr.themes.Default(primary_hue='green', font=font, font_mono=['ui-monospace','monospace']))
     except OSError as e: raise ValueError(f"nothing can be served at {host}, port {port or 'from 7860'} ({e}): give another --port or --host") from None
     print(f'{app.local_url} shows the page', flush=True)
