@@ -322,4 +322,4 @@ def plot_history(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.grid(alpha=.3)
         if cols: ax.legend(frameon=False)
-    if others and h[others].max().max() <= 1: axs[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if others and h[others].max().max() <= 1: axs[1].yaxis.set_major_formatter(PercentFormatter(1))
