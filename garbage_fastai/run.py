@@ -44,7 +44,7 @@ from .wise import copy_weights, mix_weights
 
 # %% ../nbs/15_run.ipynb #ec787b14
 RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
-              augment='waste', mult=1., background=0., wise=1., schedule='one-cycle', patience=None, precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
+              augment='waste', mult=1., background=0., wise=.92, schedule='one-cycle', patience=None, precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
               head_epochs=20, wanted_precision=.98, cache='auto', workers=None, log=None, head='fastai', normalize=True, share=1.)
 
 def smaller_size(
