@@ -78,9 +78,11 @@ def tab(browser, page, tabs, request):
     assert not dialogs and t.title()=='What is it?'
     assert not page.left()
 
+def clear(tab): tab.evaluate("document.querySelectorAll('#answers article').forEach(o => o.remove())")
+
 def send(tab, *files, n=None):
     "Drop files, and read the cards that come"
-    tab.evaluate("document.querySelectorAll('#answers article').forEach(o => o.remove())")
+    clear(tab)
     tab.set_input_files('#files input[type=file]', [str(f) for f in files])
     tab.wait_for_function(f"document.querySelectorAll('#answers article').length=={n or len(files)}", timeout=30000)
     return [c.inner_text() for c in tab.query_selector_all('#answers article')]
@@ -133,9 +135,11 @@ def test_large_files(tab, tmp_path):
 
 def test_camera(tab):
     "Chromium's pretended camera"
+    clear(tab)
     tab.get_by_text("This device's camera").click()
     tab.get_by_role('button', name='Click to Access Webcam').click()
-    tab.get_by_role('button', name='Capture').click(timeout=10000)
+    tab.wait_for_function("document.querySelector('#camera video')?.videoWidth > 0")  # it shows something
+    tab.get_by_role('button', name='Capture').click()
     tab.wait_for_selector('#answers article img', timeout=20000)
     assert '%' in tab.inner_text('#answers article')
 
