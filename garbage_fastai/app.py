@@ -94,6 +94,7 @@ _CSS = """.gf-cards { display:grid; grid-template-columns:repeat(auto-fill,minma
 .gf .ask { background:#fde68a; color:#422006; border-radius:6px; padding:.2rem .6rem; font-weight:600 }
 .gf ul { list-style:none; padding:0; margin:.5rem 0 0 } .gf li { display:grid; grid-template-columns:6rem 1fr 3rem; align-items:center; gap:.5rem; font-size:.85rem; margin:0 }
 .gf li span { overflow-wrap:anywhere } .gf i { height:.55rem; border-radius:3px; background:#1f7a4d; min-width:2px } .gf em { text-align:right; font-style:normal } .gf.bad { border-color:#b45309 }
+#camera video { max-height:360px; object-fit:contain }
 .gf-report { width:100%; height:80vh; border:0; border-radius:12px }
 footer { display:none }"""
 
@@ -130,7 +131,7 @@ def build_app(
         with gr.Tab('Photos'):
             files = gr.File(label='Photos', file_count='multiple', file_types=['image','.heic','.heif','.avif'], height=160, elem_id='files')
             with gr.Accordion("This device's camera", open=False):
-                camera = gr.Image(sources=['webcam'], type='filepath', image_mode=None, show_label=False, elem_id='camera')
+                camera = gr.Image(sources=['webcam'], type='filepath', image_mode=None, show_label=False, height=360, elem_id='camera')
             out = gr.HTML(elem_id='answers')
         if report.is_file():
             with gr.Tab('How good is this model?') as tab: page = gr.HTML()
