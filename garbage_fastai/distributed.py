@@ -73,7 +73,10 @@ def distributed_fit(
     import_extra('accelerate', 'distributed')
     import fastai.distributed
     from accelerate.state import AcceleratorState
+    told = False
     def lost(*_):
+        nonlocal told
+        told = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that there is time for the one line
         raise ConnectionError(_LOST)
     loaders,learn.dls.loaders = learn.dls.loaders,[shared_loader(dl) for dl in learn.dls.loaders]
@@ -82,7 +85,7 @@ def distributed_fit(
     try:
         with learn.distrib_ctx(sync_bn=False, cpu=learn.dls.device.type=='cpu', mixed_precision='no'): yield
     except Exception as e:
-        if isinstance(e, (ConnectionError, torch.distributed.DistError)) or 'gloo' in str(e): lost()  # fastai writes the callback's name in front
+        if told or isinstance(e, (ConnectionError, torch.distributed.DistError)) or 'gloo' in str(e): lost()  # fastai writes the callback's name in front
         raise
     signal.signal(signal.SIGTERM, before)
     learn.dls.loaders = loaders
