@@ -69,7 +69,7 @@ def _photos(model):
 def _yaml(cfg, ev, data, license):
     from huggingface_hub import EvalResult, ModelCardData
     results = [EvalResult(task_type='image-classification', dataset_type='imagefolder', dataset_name=data, metric_type=k, metric_value=round(float(v), 4)) for k,v in (('accuracy', ev.accuracy), ('f1', ev.macro_f1))]
-    return ModelCardData(library_name='garbage_fastai', license=license, pipeline_tag='image-classification', tags=['image-classification','waste','fastai','timm'],
+    return ModelCardData(library_name='garbage_fastai', license=license, pipeline_tag='image-classification', tags=['image-classification','fastai','timm'],
                          metrics=['accuracy','f1'], model_name=f"{data} {cfg.get('arch')}", eval_results=results).to_yaml()
 
 def write_card(
@@ -81,7 +81,7 @@ def write_card(
     data = ''.join(filter(str.isprintable, Path(str(cfg.get('data', 'photos'))).name))
     license,said = weights_license(cfg)
     limits = ['It is for photos like those it was trained on. No photos from elsewhere have been tested.', *map(escape_markdown, run_limits(ev, split, r, cfg.get('bad_files', 0)))]
-    parts = {f"{escape_markdown(data)} with {escape_markdown(cfg.get('arch'))}": [f'Sorts photos of waste into {len(model["vocab"])} classes.'], 'Load it': ["```python\nfrom garbage_fastai.export import Predictor\npredictor = Predictor('model')  # this folder\npredictor.predict('photos')\n```"],
+    parts = {f"{escape_markdown(data)} with {escape_markdown(cfg.get('arch'))}": [f'Sorts photos into {len(model["vocab"])} classes.'], 'Load it': ["```python\nfrom garbage_fastai.export import Predictor\npredictor = Predictor('model')  # this folder\npredictor.predict('photos')\n```"],
              'Figures': _figures(ev, split), 'How sure it is': _confidence(r.metrics, model), 'Limits': [f'- {o}' for o in limits], 'Data': _data(cfg, data, model['vocab']),
              'How photos go in': _photos(model), 'Licence': [said]}
     body = '\n\n'.join(f'{"#" if i==0 else "##"} {k}\n\n' + '\n'.join(v) for i,(k,v) in enumerate(parts.items()))

@@ -287,6 +287,7 @@ def predict(
     if engine=='ray':
         if copy_into or shard or submission: raise ValueError('--engine ray writes Parquet files: leave out --copy-into, --shard and --submission')
         return _predict_ray(model, photos, out or Path('predictions'), workers, bs, precision)
+    if workers is not None: raise ValueError('--workers is for --engine ray: leave it out, or add that')
     part = None if shard is None else _shard(shard)
     if out is None: out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
     from garbage_fastai.run import predict_photos

@@ -8,7 +8,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/distributed.html.md"""
 __all__ = ['init_processes', 'single_process', 'broadcast_object', 'shared_loader', 'distributed_fit']
 
 # %% ../nbs/06_distributed.ipynb #bea920a9
-import os, random, signal
+import os, signal
 from contextlib import contextmanager
 from datetime import timedelta
 from fastai.vision.all import *

@@ -84,6 +84,7 @@ def test_refused_in_one_line(model, photos, tmp_path, capsys, monkeypatch):
     (tmp_path/'theirs'/'_model.json').write_text('{"model": "x", "sha256": "y"}')
     fails(capsys, 2, 'predict', model, photos, '--out', tmp_path/'theirs', '--engine', 'ray', says='another model')
     fails(capsys, 2, 'predict', model, photos, '--engine', 'ray', '--shard', '1/2', says='--shard')
+    fails(capsys, 2, 'predict', model, photos, '--workers', '2', says='--engine ray')
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, 'ray', None)
     fails(capsys, 2, 'predict', model, photos, '--out', tmp_path/'new', '--engine', 'ray', says="pip install 'garbage_fastai[ray]'")

@@ -31,18 +31,22 @@ def test_too_many_photos_for_memory(sample_dir, tmp_path, monkeypatch, capsys):
     assert call('train', sample_dir, '--out', tmp_path/'run', *SMALL, '--epochs','1', '--workers','0') == 0
     assert 'reading from disk instead' in capsys.readouterr().out
 
+def killed_in(epoch, monkeypatch, data, run, **recipe):
+    "Train, and fail in this epoch when its training is over"
+    trained = []
+    def killed(self):
+        trained.append(1)
+        if len(trained)==epoch: raise RuntimeError('power cut')
+        self.trained = True
+    with monkeypatch.context() as m:
+        m.setattr(BestModel, 'after_train', killed)
+        with pytest.raises(RuntimeError, match='power cut'): train_run(data, run, **recipe)
+
 @pytest.mark.parametrize('schedule', ['cyclic','smooth'])
 def test_a_schedule_goes_on_where_it_was(schedule, in_ram, sample_dir, tmp_path, monkeypatch):
     "Killed in the second epoch, a run of three epochs ends with the same weights and losses"
     train_run(sample_dir, tmp_path/'whole', schedule=schedule, **RECIPE)
-    trained = []
-    def killed(self):
-        trained.append(1)
-        if len(trained)==2: raise RuntimeError('power cut')
-        self.trained = True
-    with monkeypatch.context() as m:
-        m.setattr(BestModel, 'after_train', killed)
-        with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, tmp_path/'run', schedule=schedule, **RECIPE)
+    killed_in(2, monkeypatch, sample_dir, tmp_path/'run', schedule=schedule, **RECIPE)
     train_run(sample_dir, tmp_path/'run', resume=True, progress=False)
     same(tmp_path/'run', tmp_path/'whole')
     assert not losses(tmp_path/'run').equals(losses(in_ram))
@@ -53,14 +57,8 @@ def test_early_stopping(sample_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('garbage_fastai.run.EarlyStop', partial(EarlyStop, min_delta=9.))  # nothing is better than the first epoch
     train_run(sample_dir, tmp_path/'whole', **recipe)
     assert len(losses(tmp_path/'whole')) == 3 and 'early stopping' in capsys.readouterr().out
-    run,trained = tmp_path/'run',[]
-    def killed(self):
-        trained.append(1)
-        if len(trained)==3: raise RuntimeError('power cut')
-        self.trained = True
-    with monkeypatch.context() as m:
-        m.setattr(BestModel, 'after_train', killed)
-        with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, run, **recipe)
+    run = tmp_path/'run'
+    killed_in(3, monkeypatch, sample_dir, run, **recipe)
     assert Image.open(run/'history.png').size == (900,320)  # drawn while it trained
     def cut(*args): raise RuntimeError('power cut')
     with monkeypatch.context() as m:
