@@ -9,6 +9,7 @@ __all__ = ['list_photos', 'PartPredictor', 'read_parts', 'predict_cluster']
 
 # %% ../nbs/14e_cluster.ipynb #1d9114d3
 import hashlib, logging, os
+from urllib.parse import quote
 import pandas as pd
 from pathlib import Path
 from .export import Predictor, find_model_dir, read_model_json
@@ -22,9 +23,13 @@ def _is_stored(path): return '://' in path
 
 def _list_store(uri):
     fs = import_extra('pyarrow.fs', 'ray')
-    store,root = fs.FileSystem.from_uri(uri)
-    found = store.get_file_info(fs.FileSelector(root, recursive=True))
-    return [uri.rstrip('/')+f.path[len(root.rstrip('/')):] for f in found if f.is_file and f.path.lower().endswith(IMAGE_EXTS)]
+    base,mark,query = uri.partition('?')  # how to get to the store, such as an endpoint, stands behind the mark
+    try:
+        store,root = fs.FileSystem.from_uri(uri)
+        if store.get_file_info(root).is_file: return [uri]
+        found = store.get_file_info(fs.FileSelector(root, recursive=True))
+    except (OSError, ValueError) as e: raise ValueError(f"{uri} can't be listed: {str(e).splitlines()[0]}") from None
+    return [base.rstrip('/')+quote(f.path[len(root.rstrip('/')):])+mark+query for f in found if f.is_file and f.path.lower().endswith(IMAGE_EXTS)]
 
 def list_photos(
     photos # A folder, a photo, a CSV or text file of paths, the address of a folder in an object store, or a list of those

@@ -102,8 +102,8 @@ def trashnet_cnn(
     def conv(*args): return [nn.Conv2d(*args), nn.ReLU()]
     def down(*args): return [*conv(*args), nn.MaxPool2d(3, 2)]
     net = nn.Sequential(*down(3, c1, 11, 4, 2), *down(c1, c2, 5, 1, 2), *conv(c2, c3, 3, 1, 1), *conv(c3, c3, 3, 1, 1), *down(c3, c2, 3, 1, 1),
-                        nn.AdaptiveAvgPool2d(7), nn.Dropout(.5), nn.Conv2d(c2, fc, 7), _Floor(), nn.Dropout(.5), nn.Conv2d(fc, fc, 1), _Floor(),
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(fc, 1000))
+                        nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Dropout(.5), nn.Linear(49*c2, fc), _Floor(), nn.Dropout(.5), nn.Linear(fc, fc), _Floor(),
+                        nn.Unflatten(1, (fc,1,1)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(fc, 1000))
     if init:
         for m in net.modules():
             if isinstance(m, (nn.Conv2d, nn.Linear)):

@@ -1,9 +1,10 @@
 "Photos predicted by several workers: one row each, whatever is broken, killed or done already."
 import os, shutil, signal, sys, threading, time
+from urllib.parse import unquote
 
 import pandas as pd, psutil, pytest
 
-from garbage_fastai.cluster import list_photos, predict_cluster, read_parts
+from garbage_fastai.cluster import PartPredictor, list_photos, predict_cluster, read_parts
 from garbage_fastai.run import train_run
 from test_cli import call, fails, fingerprint
 
@@ -74,6 +75,31 @@ def test_lists_and_stores(model, photos, cluster, tmp_path):
     assert read_parts(tmp_path/'out')['ok'].tolist() == [True, False]
     pd.DataFrame(dict(file=[1])).to_csv(tmp_path/'odd.csv')
     with pytest.raises(ValueError, match="no column 'path'"): list_photos(tmp_path/'odd.csv')
+
+def test_photos_in_an_object_store(model, photos, tmp_path, monkeypatch):
+    "The protocol of S3 spoken with a server on this machine, odd names included; what it gives is what the folder gives"
+    server = pytest.importorskip('moto.server', reason="an object store is played by moto: pip install 'moto[s3,server]'").ThreadedMotoServer('127.0.0.1', 0, verbose=False)
+    from pyarrow.fs import FileSystem
+    server.start()
+    try:
+        where = 'endpoint_override={}:{}&scheme=http&allow_bucket_creation=true'.format(*server.get_host_and_port())
+        for k,v in dict(AWS_ACCESS_KEY_ID='x', AWS_SECRET_ACCESS_KEY='y', AWS_DEFAULT_REGION='us-east-1').items(): monkeypatch.setenv(k, v)
+        store,_ = FileSystem.from_uri(f's3://waste?{where}')
+        store.create_dir('waste')
+        sent = {f'glass/{n}': (photos/'glass'/f'glass_00{i+1}.jpg').read_bytes() for i,n in enumerate(('plain.jpg', 'two words.jpg', 'half%20.jpg', 'straße#1?.jpg'))}
+        for name,data in (*sent.items(), ('glass/broken.jpg', b'no photo'), ('glass/notes.txt', b'none')):
+            with store.open_output_stream(f'waste/in/{name}') as f: f.write(data)
+        found = list_photos(f's3://waste/in?{where}')
+        assert len(found) == 5 and list_photos(found[0]) == [found[0]]
+        with pytest.raises(ValueError, match="nowhere.*can't be listed"): list_photos(f's3://nowhere/in?{where}')
+        assert PartPredictor(model/'model', tmp_path).write_part(found).exists()
+    finally: server.stop()
+    rows = read_parts(tmp_path)
+    assert rows['path'].tolist() == found and (~rows['ok']).sum() == 1 and 'broken' in rows.loc[~rows['ok'], 'path'].item()
+    for (name,_),i in zip(sent.items(), range(1, 5)):
+        near = PartPredictor(model/'model', tmp_path).predictor.predict([photos/'glass'/f'glass_00{i}.jpg'], progress=False)
+        row = rows[rows['path'].map(lambda p: unquote(p.partition('?')[0]).endswith(name))]
+        assert row['confidence'].item() == pytest.approx(near['confidence'].item(), abs=1e-4) and row['predicted'].item() == near['predicted'].item()
 
 def test_refused_in_one_line(model, photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('garbage_fastai.cluster.import_extra', lambda *a: None)
