@@ -31,7 +31,7 @@ demo: $(READY) ## Train on drawn photos and print where the report is
 
 test: $(READY) ## Run the notebooks, then the tests: library, README, docs and package
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY) ## Print how fast the library is against fastai and PyTorch here; ROWS='scan predict' for some of it
 	$(BIN)/python benchmarks/bench.py $(ROWS)

@@ -40,7 +40,9 @@ def kill(p):
     if p.is_alive(): os.kill(p.pid, signal.SIGKILL)
     p.join()
 
-def epochs_in(run): return len(pd.read_csv(run/'history.csv')) if (run/'history.csv').exists() and (run/'history.csv').stat().st_size else 0
+def epochs_in(run):
+    "How many epochs are on record; the file may be looked at in the moment in which a run that goes on writes it again"
+    return max(0, len((run/'history.csv').read_text().splitlines())-1) if (run/'history.csv').exists() else 0
 
 def same(run, whole):
     "The two runs agree in every weight, prediction, figure and loss"
