@@ -19,7 +19,7 @@ from .engines import processor_name
 from .folder import read_config
 from .sift import SIFT_RECIPE, train_sift
 from .run import full_recipe, train_run
-from .repeat import each_run
+from .repeat import each_run, load_groups
 
 # %% ../nbs/15b_experiments.ipynb #81ea5f5b
 class Recipe(NamedTuple):
@@ -150,6 +150,7 @@ def run_recipe(
     results:str|Path|None=None, # CSV file to add rows to; None: experiments.csv in `out`
     progress:bool=True, # Show progress
     note:str='', # A remark for the rows
+    load=load_groups, # What looks through the photos; `functools.cache(load_groups)` lets several calls share that
     **kwargs # Changes to the recipe, such as `epochs=4` where the published number takes too long
 ) -> pd.DataFrame: # The rows of these runs
     "Run a recipe with several seeds, and add a row for each run"
@@ -164,7 +165,7 @@ def run_recipe(
         full,train = full_recipe(**changes),train_run
         fetch_weights(full['arch'], full['weights'])
     folder,rows = Path(out)/re.sub(r'[^\w.=-]+', '_', f"{r.name} {changes_text(kwargs)}".strip()),[]
-    for run in each_run(data, folder, full, seeds, progress=progress, train=train):
+    for run in each_run(data, folder, full, seeds, progress=progress, train=train, load=load):
         rows.append(run_row(run, r, data, kwargs, note))
         add_row(results, rows[-1])
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -163,6 +163,12 @@ def test_killed_experiment_gives_the_same_table(sample_dir, tmp_path):
     end(begin(tmp_path/'log', *args('killed')))  # lost rows come back from the runs
     pd.testing.assert_frame_equal(pd.read_csv(file)[MEASURED], whole[MEASURED], check_exact=True)
 
+def test_photos_are_looked_through_once(sample_dir, tmp_path, capsys):
+    "Two recipes on the same photos share what was found out about them, and stand in one table"
+    assert call('experiment', 'resnet9', 'trashnet_cnn', '--data', sample_dir, '--seeds', 1, '--out', tmp_path/'out', *SMALL) == 0
+    shown = capsys.readouterr().out
+    assert shown.count('72 photos in 6 classes') == 1 and pd.read_csv(tmp_path/'out'/'experiments.csv')['recipe'].tolist() == ['resnet9','trashnet_cnn']
+
 def test_experiment_lists_and_refuses(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call('experiment') == 0
