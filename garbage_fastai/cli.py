@@ -253,12 +253,13 @@ def experiment(
     "Run published recipes with several seeds, and tell what came out beside what was published."
     changes = dict(map(_setting, change or []))
     from functools import cache
-    from garbage_fastai.experiments import RECIPES, find_recipe, load_groups, read_results, results_table, run_recipe
+    from garbage_fastai.experiments import RECIPES, find_recipe, read_results, results_table, run_recipe
+    from garbage_fastai.repeat import load_groups
     if not names:
         for r in RECIPES.values(): print(f"{r.name:24}{'' if r.published!=r.published else format(r.published, '.0%'):>5}  {r.claim}")
         return
     load = cache(load_groups)  # the photos are looked through once for all recipes
-    for r in [find_recipe(n) for n in names]: run_recipe(r, data, seeds, out, results, sys.stderr.isatty(), note, load, **changes)
+    for r in [find_recipe(n) for n in names]: run_recipe(r, data, seeds, out, results, sys.stderr.isatty(), note, load=load, **changes)
     results = results or out/'experiments.csv'
     table = results_table(read_results(results).query('recipe in @names')).drop(columns=['split','valid','machine'])
     part = lambda d: lambda x: '' if x!=x else format(x, d)  # NaN is not equal to itself

@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/experiments.html.md"""
 
 # %% auto #0
 __all__ = ['RECIPES', 'COLUMNS', 'Recipe', 'find_recipe', 'machine_name', 'code_commit', 'changes_text', 'run_row',
-           'read_results', 'add_row', 'run_recipe', 'results_table', 'time_to', 'experiment_log']
+           'read_results', 'add_row', 'recipe_folder', 'run_recipe', 'results_table', 'time_to', 'experiment_log']
 
 # %% ../nbs/15b_experiments.ipynb #189c9aa9
 import difflib, json, re, subprocess
@@ -142,6 +142,14 @@ def add_row(
     return True
 
 # %% ../nbs/15b_experiments.ipynb #5f1e2685
+def recipe_folder(
+    out:str|Path, # Folder for the runs of all recipes
+    name:str, # Of the recipe
+    changes:dict={} # To it
+) -> Path: # Holds a folder for each seed
+    "Where `run_recipe` keeps the runs of a recipe"
+    return Path(out)/re.sub(r'[^\w.=-]+', '_', f'{name} {changes_text(changes)}'.strip())
+
 def run_recipe(
     recipe:str|Recipe, # A recipe or its name
     data:str|Path|None=None, # A folder, an archive, or a known name; None: the dataset of the recipe
@@ -164,8 +172,8 @@ def run_recipe(
     else:
         full,train = full_recipe(**changes),train_run
         fetch_weights(full['arch'], full['weights'])
-    folder,rows = Path(out)/re.sub(r'[^\w.=-]+', '_', f"{r.name} {changes_text(kwargs)}".strip()),[]
-    for run in each_run(data, folder, full, seeds, progress=progress, train=train, load=load):
+    rows = []
+    for run in each_run(data, recipe_folder(out, r.name, kwargs), full, seeds, progress=progress, train=train, load=load):
         rows.append(run_row(run, r, data, kwargs, note))
         add_row(results, rows[-1])
     return pd.DataFrame(rows, columns=COLUMNS)
