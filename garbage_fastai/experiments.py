@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from .table import write_file
+from .datasets import DATASETS
 from .learner import fetch_weights
 from .engines import processor_name
 from .folder import read_config
@@ -179,6 +180,11 @@ def run_recipe(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../nbs/15b_experiments.ipynb #b6d182ce
+def _published(recipe, data):
+    r = RECIPES.get(recipe)
+    other = r is None or data in DATASETS and DATASETS[data].counts!=DATASETS[r.data].counts
+    return np.nan if other else r.published
+
 def results_table(
     rows:pd.DataFrame # From `read_results`
 ) -> pd.DataFrame: # A row for each recipe and its changes, in the order of `RECIPES`; accuracies between 0 and 1
@@ -188,7 +194,7 @@ def results_table(
     g = t.groupby(['place','recipe','changes','data','machine'], sort=True, dropna=False)
     res = g.agg(runs=('seed','size'), split=('split','first'), size=('size','first'), epochs=('epochs','first'), valid=('accuracy_valid','mean'), accuracy=('accuracy','mean'), sd=('accuracy','std'),
                 macro_f1=('macro_f1','mean'), seconds=('seconds','median'), images_s=('images_s','median')).reset_index().drop(columns='place')
-    res.insert(res.columns.get_loc('sd')+1, 'published', [RECIPES[r].published if r in RECIPES else np.nan for r in res['recipe']])
+    res.insert(res.columns.get_loc('sd')+1, 'published', [_published(*o) for o in zip(res['recipe'], res['data'])])
     return res[[c for c in res if c!='machine'] + ['machine']]
 
 def time_to(
