@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from PIL import Image,ImageDraw,ImageFilter
+from .images import end_with_parent
 
 # %% ../nbs/00a_sample.ipynb #6dfeec9e
 def _unit(v): return np.asarray(v, np.float32)/np.float32(np.linalg.norm(v))
@@ -641,7 +642,7 @@ def draw_sample(
         for m in materials: (tmp/m).mkdir(parents=True, exist_ok=True)
         jobs = [(m, i, size, seed, str(tmp)) for m in materials for i in range(1, n+1)]
         if workers>1:
-            with ProcessPoolExecutor(workers) as ex: list(ex.map(_draw_file, jobs, chunksize=8))
+            with ProcessPoolExecutor(workers, initializer=end_with_parent) as ex: list(ex.map(_draw_file, jobs, chunksize=8))
         else:
             for j in jobs: _draw_file(j)
         (tmp/'sample.json').write_text(json.dumps(about))

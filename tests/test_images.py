@@ -1,5 +1,5 @@
 "Photos are opened as people see them, and no file, however bad, stops a scan. Pixel values are asserted, on drawn pictures and on a real photo."
-import hashlib, io, multiprocessing, os, pickle, struct, subprocess, sys, textwrap, threading, time, warnings, zipfile
+import hashlib, io, multiprocessing, os, pickle, signal, struct, subprocess, sys, textwrap, threading, time, warnings, zipfile
 from pathlib import Path
 
 import PIL, numpy as np, pandas as pd, pytest
@@ -516,6 +516,17 @@ def test_start_methods(forty, tmp_path, method, guard):
 def test_workers_agree(forty):
     one,two = scan_images(forty, workers=1),scan_images(forty, workers=2)
     pd.testing.assert_frame_equal(one, two)
+
+def test_killed(forty):
+    "Of a scan that is killed no worker stays behind: the output they share with it ends only when the last of them has ended"
+    code = """if __name__=='__main__':
+        import os, signal, sys
+        from garbage_fastai.images import scan_images
+        def die(rows, total):
+            for row in rows: os.kill(os.getpid(), signal.SIGKILL)
+        scan_images(sys.argv[1], workers=2, progress=die)"""
+    p = subprocess.run([sys.executable, '-c', code, forty], stdout=subprocess.PIPE, timeout=60)
+    assert p.returncode == -signal.SIGKILL
 
 @pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork, to hand a patched decoder to the workers')
 def test_a_file_that_kills_its_worker(forty, monkeypatch):
