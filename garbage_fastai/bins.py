@@ -11,7 +11,7 @@ __all__ = ['BINS', 'read_bins', 'bin_predictions']
 import difflib
 import numpy as np, pandas as pd
 from pathlib import Path
-from .table import class_columns, class_name
+from .table import class_columns, class_name, read_text_csv
 from .predict import assemble_predictions
 
 # %% ../nbs/14a_bins.ipynb #c7610a6a
@@ -24,7 +24,7 @@ def read_bins(
     "Read a table of bins that somebody edited"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such table of bins')
-    t = pd.read_csv(path, dtype=str, keep_default_na=False)
+    t = read_text_csv(path, 'strict')
     if missing := [c for c in ('material','bin') if c not in t]: raise ValueError(f"{path} has no column {' and no column '.join(missing)}: a table of bins has material and bin")
     return t[['material','bin']].apply(lambda c: c.str.strip())
 

@@ -137,14 +137,15 @@ def plot_training(
 ):
     "Draw the losses on the left, each metric on the right"
     names,vals = list(recorder.metric_names[1:-1]),np.array([v for v in recorder.values[-len(ends):]], dtype=float)
-    fig,axs = plt.subplots(1, 2 if len(names)>2 else 1, figsize=(9,3.2), squeeze=False)
+    other = [i for i,n in enumerate(names) if n not in ('train_loss','valid_loss')]
+    fig,axs = plt.subplots(1, 2 if other else 1, figsize=(9,3.2), squeeze=False)
     axs[0,0].plot(range(1, len(recorder.losses)+1), recorder.losses, lw=1, label='train (smoothed)')
-    axs[0,0].plot(ends, vals[:,1], 'o-', label='valid')
-    for i,n in enumerate(names[2:], 2): axs[0,1].plot(range(1, len(ends)+1), vals[:,i], 'o-', label=n)
-    for ax,x,y in zip(axs[0], ('batch','epoch'), ('loss','metric on valid')):
+    if 'valid_loss' in names: axs[0,0].plot(ends, vals[:,names.index('valid_loss')], 'o-', label='valid')
+    for i in other: axs[0,1].plot(range(1, len(ends)+1), vals[:,i], 'o-', label=names[i])
+    for ax,x,y in zip(axs[0], ('batch','epoch'), ('loss','metric on valid' if not any(n.startswith('train_') for n in names[1:]) else 'metric')):
         ax.set(xlabel=x, ylabel=y); ax.legend(); ax.grid(alpha=.3)
         ax.xaxis.get_major_locator().set_params(integer=True)
-    if len(names)>2 and vals[:,2:].max()<=1: axs[0,1].set_ylim(top=1.005)
+    if other and vals[:,other].max()<=1: axs[0,1].set_ylim(top=1.005)
     fig.tight_layout()
     return fig
 

@@ -19,6 +19,7 @@ from .table import write_file
 # %% ../nbs/13c_cam.ipynb #4a9bc71a
 def _parts(model):
     "Network, classes, size, way of resizing, means and standard deviations"
+    if hasattr(model.model, 'image_body'): raise ValueError("a model that reads descriptions has no map: give one that was trained on photos alone")
     if isinstance(model, Learner):
         l = photo_loader(model.dls)
         return (model.model, list(model.dls.vocab), l.size, l.resize, *norm_stats(model.dls))
@@ -103,8 +104,9 @@ def write_maps(
 ) -> pd.DataFrame: # What maps.csv holds; no rows where there are no maps
     "Save photos with the class activation maps of their predictions over them"
     rows = (rows.top_losses(k) if isinstance(rows, Evaluation) else rows.head(k))[['path','label','predicted']]
-    _,_,size,resize,*_ = _parts(model)
-    try: maps = class_activation_map(model, rows, list(rows['predicted']))
+    try:
+        _,_,size,resize,*_ = _parts(model)
+        maps = class_activation_map(model, rows, list(rows['predicted']))
     except (ValueError, OSError): return rows[:0].assign(file='')  # no map, or a photo that is gone
     rows = rows.assign(file=[f'{i+1}.jpg' for i in range(len(rows))])
     for path,file,m in zip(rows['path'], rows['file'], maps):

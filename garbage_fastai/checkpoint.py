@@ -64,16 +64,21 @@ def restore_random(
     dls:DataLoaders # The same kind of loaders
 ):
     "Let every random generator go on from `state`"
+    state = {**state, 'everywhere': {**state['everywhere'], 'torch_cuda_state': (state['everywhere']['torch_cuda_state'] or [])[:torch.cuda.device_count()]}}  # there may be fewer GPUs now
     set_random_states(**state['everywhere'])
     for dl,o in zip(dls.loaders, state['loaders']):
         if o is not None: dl.rng.setstate(o)
 
 # %% ../nbs/07a_checkpoint.ipynb #c3ef4bd0
+def _to_this_gpu(storage, where):
+    "Each process has a GPU of its own, and the file was written by the first"
+    return storage.cuda() if where.startswith('cuda') and torch.cuda.is_available() else storage
+
 def read_checkpoint(
     file:str|Path # From `Checkpoint`
 ) -> dict: # epoch (how many are done), n_epoch, seconds, notes, and the states
     "Read a checkpoint, without running any code from it"
-    try: return torch.load(file, weights_only=True)
+    try: return torch.load(file, map_location=_to_this_gpu, weights_only=True)
     except FileNotFoundError: raise
     except Exception as e: raise ValueError(f"{file} can't be read ({type(e).__name__}): remove it to begin anew") from None
 

@@ -233,7 +233,7 @@ def compare(
 def _setting(text):
     key,eq,value = text.partition('=')
     if not eq: raise ValueError(f"--set {text} is not a setting: give name=value, as epochs=4")
-    if key in ('size','train_size'): return key,_size(value)
+    if key in ('size','train_size') and value not in ('auto','same'): return key,_size(value)
     for kind in (int, float):
         try: return key,kind(value)
         except ValueError: pass
@@ -292,7 +292,9 @@ def predict(
         return _predict_ray(model, photos, out or Path('predictions'), workers, bs, precision)
     if workers is not None: raise ValueError('--workers is for --engine ray: leave it out, or add that')
     part = None if shard is None else _shard(shard)
-    if out is None: out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
+    if out is None:
+        out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
+        if out.exists(): raise ValueError(f'{out} is there already: say --out FILE, or --out {out} to replace it')
     from garbage_fastai.run import predict_photos
     from garbage_fastai.table import print_bad, write_submission
     preds = predict_photos(model, photos[0] if len(photos)==1 else photos, out, copy_into, bs=bs, precision=precision, progress=sys.stderr.isatty(), shard=part,

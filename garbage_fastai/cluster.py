@@ -16,7 +16,7 @@ from .export import Predictor, find_model_dir, read_model_json
 from .folder import write_json
 from .images import IMAGE_EXTS, find_images
 from .models import import_extra
-from .table import write_file
+from .table import read_text_csv, write_file
 
 # %% ../nbs/14e_cluster.ipynb #81068406
 def _is_stored(path): return '://' in path
@@ -39,10 +39,10 @@ def list_photos(
     photos = str(photos)
     if _is_stored(photos): return sorted(_list_store(photos))
     if photos.lower().endswith('.csv'):
-        t = pd.read_csv(photos, dtype=str, keep_default_na=False)
+        t = read_text_csv(photos)
         if 'path' not in t: raise ValueError(f"{photos} has no column 'path': give a table with one path a row")
         return sorted(set(t['path']))
-    if photos.lower().endswith('.txt'): return sorted({l for l in Path(photos).read_text(encoding='utf-8').splitlines() if l.strip()})
+    if photos.lower().endswith('.txt'): return sorted({l for l in Path(photos).read_text(encoding='utf-8-sig').splitlines() if l.strip()})
     return [f for f,_ in find_images(photos)]
 
 # %% ../nbs/14e_cluster.ipynb #c224e06c

@@ -34,6 +34,8 @@ class PhotoLoader(Transform):
         size = self.train_size if isinstance(o, str) and o in self.train else self.size
         return np.asarray(presize_image(o, size, self.resize))
 
+    def __getstate__(self): return {**vars(self), 'ram':{}}  # `learn.export` would hand out the photos
+
     def encodes(self, o):
         a = self.ram.get(o) if isinstance(o, str) else None
         return TensorImage(torch.tensor(self.read(o) if a is None else a).permute(2,0,1))
@@ -134,7 +136,7 @@ def build_dataloaders(
     train_size = size if train_size is None else hw(train_size)
     tfms = augment_transforms(augment, train_size, mult) if isinstance(augment, str) else list(augment)
     if background: tfms = [ChangeBackground(background), *tfms]
-    keep_size = tuple(round(s*presize) for s in train_size) if tfms else train_size
+    keep_size = tuple(round(s*presize) for s in train_size) if any(getattr(o, 'size', None) for o in tfms) else train_size  # what crops them brings them to size
     if train_size!=size:  # what comes after `Normalize`, such as `RandomErasing`, changes no size and stays there
         early = [o for o in tfms if o.order<Normalize.order]
         tfms = [OnTrain(early)] + [o for o in tfms if o not in early]

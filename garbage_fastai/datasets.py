@@ -145,6 +145,7 @@ def _entry_parts(name):
     if name.startswith('/') or re.match('[A-Za-z]:', name): raise ValueError('has an absolute path')
     parts = [p for p in name.split('/') if p not in ('', '.')]
     if '..' in parts: raise ValueError("climbs out of the folder with '..'")
+    if any(re.match('[A-Za-z]:', p) for p in parts) or os.name=='nt' and ':' in name: raise ValueError('names a drive')
     if any(ord(c)<32 for c in name): raise ValueError('has control characters in its name')
     return parts
 

@@ -12,6 +12,7 @@ import re, unicodedata
 import numpy as np, pandas as pd
 from pathlib import Path
 from .images import scan_images
+from .table import read_text_csv
 from .sample import draw_photo
 from .datasets import get_dataset
 
@@ -42,7 +43,7 @@ def read_filelist(
     "The table of a list of photos with descriptions"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such list of descriptions')
-    t = pd.read_csv(path, dtype=str, keep_default_na=False)
+    t = read_text_csv(path, 'strict')
     missing = [c for c in ('split','label','filename','text') if c not in t]
     if missing: raise ValueError(f"{path} has no column {', '.join(missing)}: a list of descriptions has split, label, filename and text")
     t['split'] = t['split'].replace(_SPLITS)
@@ -86,10 +87,10 @@ def join_filelist(
 # %% ../nbs/01c_descriptions.ipynb #11f3da9c
 def seen_in_train(
     table:pd.DataFrame # With column `split`, and `text` or `path`
-) -> pd.Series: # True where the same text is in the split 'train'
+) -> pd.Series: # True where there is a text and the same is in the split 'train'
     "Which descriptions occur word for word in train"
     texts = pd.Series(table_texts(table), index=table.index)
-    return texts.isin(set(texts[table['split']=='train']))
+    return texts.isin(set(texts[table['split']=='train'])) & (texts!='')
 
 # %% ../nbs/01c_descriptions.ipynb #b12a3530
 _SAID = dict(clean='clean,rinsed,washed and dry,spotless,as good as new'.split(','), greasy='greasy,full of oil,dirty,smeared with sauce,soiled with food'.split(','))

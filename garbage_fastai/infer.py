@@ -138,7 +138,12 @@ def presize_image(
     h,w = size
     if not isinstance(img, Image.Image): img = open_image(img, draft=(w,h))
     if resize=='squish': return img.resize((w,h), resample=Image.Resampling.BILINEAR, reducing_gap=2.)
-    return (ImageOps.fit if resize=='crop' else ImageOps.pad)(img, (w,h), Image.Resampling.BILINEAR)
+    if resize=='crop': return ImageOps.fit(img, (w,h), Image.Resampling.BILINEAR)
+    scale = min(w/img.width, h/img.height)
+    img = img.resize(tuple(max(1, round(o*scale)) for o in img.size), Image.Resampling.BILINEAR)  # `ImageOps.pad` fails where a strip gets thinner than a pixel
+    bars = Image.new('RGB', (w,h))
+    bars.paste(img, ((w-img.width)//2, (h-img.height)//2))
+    return bars
 
 # %% ../nbs/00c_infer.ipynb #d0c7b60f
 def _decode(path, size, resize, change, cache):

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from .table import write_file
+from .table import read_text_csv, write_file
 from .images import scan_images
 from .datasets import get_dataset
 from .embed import embed_images
@@ -116,11 +116,7 @@ def read_decisions(
     "Read and check what a person decided on a review sheet"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such file of decisions')
-    with open(path, encoding='utf-8-sig', errors='surrogateescape') as f: head = f.readline()
-    try: d = pd.read_csv(path, sep=next((c for c in ',;\t' if c in head), ','), dtype=str, keep_default_na=False,
-                         encoding='utf-8-sig', encoding_errors='surrogateescape')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as e:
-        raise ValueError(f'{path} is not a CSV table: {str(e).strip().splitlines()[0]}') from None
+    d = read_text_csv(path)
     missing = [c for c in ('path', 'decision', 'label') if c not in d]
     if missing: raise ValueError(f'{path} has no column {missing[0]!r} (there are: {", ".join(map(str, d.columns))})')
     d = d[['path', 'decision', 'label']].drop_duplicates(ignore_index=True)

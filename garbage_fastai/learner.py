@@ -9,6 +9,8 @@ __all__ = ['HEAD_ARGS', 'HEADS', 'count_labels', 'class_weights', 'fair_loss', '
 
 # %% ../nbs/08_learner.ipynb #5bf44d33
 import timm
+from contextlib import contextmanager
+from warnings import warn
 from fastai.vision.all import *
 from fastai.callback.training import BnFreeze
 from .embed import PACKAGED, packaged_weights
@@ -73,10 +75,35 @@ def fetch_weights(
 ):
     "Get pretrained weights from the hub, or fail, before time is spent on the photos"
     arch = find_arch(arch)
-    if (default_weights(arch) if weights=='auto' else weights)=='hub':
+    if weights=='auto': weights = default_weights(arch)
+    if weights not in (None,'hub','packaged','none') and not Path(weights).is_file(): raise FileNotFoundError(f"weights file not found: {weights}")
+    if weights=='hub':
         with hub_errors(arch_name(arch)): arch(weights='DEFAULT') if callable(arch) else timm.create_model(arch, pretrained=True)
 
 # %% ../nbs/08_learner.ipynb #09b526a6
+@contextmanager
+def _fitting(arch, weights):
+    try: yield
+    except torch.cuda.OutOfMemoryError: raise
+    except RuntimeError as e:
+        if weights in (None,'none','packaged'): raise
+        raise ValueError(f"{weights} does not fit {arch} ({str(e).strip().splitlines()[-1].strip()}): give the weights of that network, or its name as arch") from None
+
+def _check_names(body, arch, weights):
+    "timm takes what it finds in a file, and leaves the rest at random"
+    sd = read_weights(weights)
+    left = [k for k in body.state_dict() if k not in sd and not k.endswith('num_batches_tracked')]
+    if left: raise ValueError(f"{weights} does not fit {arch} (it has no {left[0]}): give the weights of that network, with timm's names, or its name as arch")
+
+def _check_normalize(learn, had, pretrained, normalize):
+    "Say so where these DataLoaders were made for another network: fastai leaves a `Normalize` that is there as it is"
+    if not had: return
+    cfg = getattr(getattr(learn.model[0], 'model', None), 'pretrained_cfg', None) or {}
+    mean,want = had[0].mean.flatten().cpu().tolist(),cfg.get('mean', imagenet_stats[0])
+    if not normalize: warn("normalize=False, but these DataLoaders normalise the pixels already: build them anew")
+    elif pretrained and not np.allclose(mean, want, atol=1e-3):
+        warn(f"these DataLoaders bring pixels to the mean {np.round(mean, 3).tolist()}, and the weights want {np.round(want, 3).tolist()}: build them anew for this network")
+
 HEAD_ARGS = 'concat_pool','pool','lin_ftrs','ps','first_bn','bn_final','lin_first','y_range'
 _linear = dict(concat_pool=False, lin_ftrs=[], ps=0., first_bn=False)
 HEADS = dict(fastai={}, linear=_linear, sigmoid={**_linear, 'y_range':(0,1)})
@@ -113,12 +140,18 @@ def build_learner(
         args,splitter = dict(pretrained=True, cut=meta['cut']),ifnone(splitter, meta['split'])
         arch = _load_torchvision(arch, weights)
     if isinstance(freeze, int): splitter = freeze_splitter(freeze)
-    with hub_errors(name):
+    had = list(dls.after_batch.fs.filter(risinstance(Normalize)))
+    with hub_errors(name) if weights=='hub' else _fitting(name, weights):
         learn = vision_learner(dls, arch, loss_func=loss_func, metrics=ifnone(metrics, accuracy), train_bn=False, splitter=splitter, normalize=normalize,
                                cbs=L(precision_callbacks(precision, dls.device)) + L(cbs) + BnFreeze(), **args, **kwargs)
+    if getattr(getattr(learn.model[0], 'model', None), 'output_fmt', 'NCHW')=='NHWC':
+        raise ValueError(f"arch='{name}' gives its features channels last, which fastai's heads don't take: choose another arch")
+    if weights not in (None,'none','packaged','hub') and not callable(arch): _check_names(learn.model[0].model, name, weights)
+    _check_normalize(learn, had, args['pretrained'], normalize)
+    learn.model.to(dls.device)  # fastai does so when a fit begins; features are computed before
     learn.model_args = model_args
     if torch.device(dls.device).type=='cpu': speed_up_depthwise(learn.model)
-    if freeze=='none' or freeze=='body' and arch in SCRATCH.values(): learn.unfreeze()  # from scratch there is nothing to keep
+    if freeze=='none' or freeze=='body' and not args['pretrained']: learn.unfreeze()  # from scratch there is nothing to keep
     elif freeze=='body': learn.freeze()
     else: learn.freeze_to(1)
     return learn

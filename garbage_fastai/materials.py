@@ -19,7 +19,7 @@ def map_labels(
     vocab:list # Classes that a model knows
 ) -> pd.DataFrame: # A copy
     "Give photos whose label is not in `vocab` the label of their material, where `MATERIALS` has it and `vocab` too"
-    strange = sorted(set(table['label']) - set(vocab))
+    strange = sorted(set(table['label'].dropna()) - set(vocab))
     mean = {c: MATERIALS.get(c.lower().replace('_', ' ').replace('-', ' ').strip()) for c in strange}
     mean = {c:m for c,m in mean.items() if m in vocab}
     if mean: print('classes taken for the material that they are made of: ' + ', '.join(f'{c} for {m}' for c,m in mean.items()))

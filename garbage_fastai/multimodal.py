@@ -19,7 +19,7 @@ from .descriptions import table_texts
 from garbage_fastai.fusion import (ENCODER, FusionModel, PadTokens, TokenLoader, fusion_splitter, load_encoder, new_image_body,
     token_loader)
 from .data import build_dataloaders, usable
-from .models import find_arch, arch_name, hub_errors, speed_up_depthwise
+from .models import find_arch, arch_name, default_weights, hub_errors, speed_up_depthwise
 from .callbacks import precision_callbacks, used_precision
 from .infer import low_precision
 from .learner import fair_loss, _load_torchvision, _pretrained
@@ -65,7 +65,7 @@ def _text_dataloaders(table, tokens, bs, vocab, seed, device):
 # %% ../nbs/14_multimodal.ipynb #afb84657
 def _pretrained_body(dls, arch, weights):
     "The image network with its weights; `dls` then brings pixels as these weights want them"
-    if weights=='auto': weights = 'packaged' if arch==PACKAGED else 'hub'
+    if weights=='auto': weights = default_weights(arch)
     args,stats = _pretrained(arch, weights),imagenet_stats
     with hub_errors(arch_name(arch)) if weights=='hub' else nullcontext():
         if callable(arch) and 'pretrained_cfg_overlay' in args: body = _load_torchvision(arch, weights)()
@@ -101,6 +101,7 @@ def build_multimodal_learner(
     if loss_func is None: loss_func = fair_loss(dls, balance, label_smoothing)
     learn = Learner(dls, FusionModel(image, text, hidden, dropout, len(dls.vocab)), loss_func, splitter=fusion_splitter, metrics=ifnone(metrics, accuracy),
                     train_bn=False, cbs=L(precision_callbacks(precision, dls.device)) + L(cbs) + BnFreeze(), **kwargs)
+    learn.model.to(dls.device)  # fastai does so when a fit begins; features are computed before
     learn.model_args = dict(arch=name, fusion=args)
     if dls.device.type=='cpu': speed_up_depthwise(learn.model)
     if freeze=='body': learn.freeze()

@@ -8,7 +8,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/npz.html.md"""
 __all__ = ['npz_parts', 'write_npz_photos']
 
 # %% ../nbs/00d_npz.ipynb #31561967
-import zipfile
+import re, zipfile
 from collections import Counter
 import numpy as np
 from pathlib import Path
@@ -22,7 +22,7 @@ def npz_parts(
     file = Path(file)
     try:
         with np.load(file) as z:
-            parts = [(p, f'x_{p}', f'y_{p}') for p in ('train','test') if f'x_{p}' in z] or [('test' if 'test' in file.stem else 'train', 'x', 'y')]
+            parts = [(p, f'x_{p}', f'y_{p}') for p in ('train','test') if f'x_{p}' in z] or [('test' if re.search('(^|[^a-z])test', file.stem) else 'train', 'x', 'y')]
             for part,kx,ky in parts:
                 x,y = z[kx],z[ky].reshape(-1)
                 if x.ndim==4 and x.shape[1]==3!=x.shape[3]: x = x.transpose(0,2,3,1)
@@ -42,6 +42,7 @@ def write_npz_photos(
     folder,rows,seen = Path(folder),[],Counter()
     for part,x,y in npz_parts(file):
         if len(y) and not 0<=y.min()<=y.max()<len(classes): raise ValueError(f'{file} has labels from {y.min()} to {y.max()}, and there are {len(classes)} classes')
+        if next(folder.glob(f'*/{part}_*.png'), None): raise ValueError(f'{folder} holds {part} photos already, and {file} has more: give a folder without them')
         for i,(pixels,label) in enumerate(zip(x, y)):
             name = f'{classes[label]}/{part}_{i:05}.png'
             (folder/name).parent.mkdir(parents=True, exist_ok=True)

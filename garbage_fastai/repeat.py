@@ -17,6 +17,7 @@ from .table import read_predictions, write_file
 from .learner import fetch_weights
 from .evaluate import wilson_interval
 from .compare import kfold_tables, mean_sd, read_metrics
+from .folder import differences
 from .run import full_recipe, load_table, train_run
 
 # %% ../nbs/15a_repeat.ipynb #a7c02f91
@@ -24,7 +25,7 @@ def load_groups(
     data:str|Path, # See `load_table`
     progress:bool=True, # Show a progress bar
     decisions:str|Path|None=None, # See `load_table`
-    groups:str|None='auto' # 'auto' looks for duplicates; None does not
+    groups:str='auto' # 'auto' looks for duplicates; 'none' does not
 ) -> pd.DataFrame: # One row a photo, not split yet; with `group` if duplicates were looked for
     "Find and look through the photos, and see which belong together"
     table = load_table(data, progress, decisions)
@@ -64,8 +65,8 @@ def is_finished(
 ) -> bool:
     "Whether a run is finished; an error if it is, but of something else"
     if not ((run/'report.html').is_file() and (run/'config.json').is_file()): return False
-    had,want = json.loads((run/'config.json').read_text(encoding='utf-8')),json.loads(json.dumps(recipe, default=str))
-    differ = [f'{k} {had[k]} and not {want[k]}' for k in want if k in had and had[k]!=want[k]]
+    had = json.loads((run/'config.json').read_text(encoding='utf-8'))
+    differ = differences(had, recipe)
     if not differ and had.get('split_hash')!=split_hash(table): differ = ['other photos or labels']
     if differ: raise ValueError(f"{run} is a finished run with {differ[0]}: give another --out, or --overwrite to run all again")
     return True

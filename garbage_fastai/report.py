@@ -9,7 +9,7 @@ __all__ = ['REPORT_CSS', 'REPORT_TEMPLATE', 'image_uri', 'thumbnail_uri', 'figur
            'read_run', 'scored', 'copy_notes', 'leak_notes', 'run_limits', 'report_facts', 'write_report']
 
 # %% ../nbs/11_report.ipynb #fc647d47
-import base64, io, json, shlex
+import base64, io, json, os, shlex, subprocess
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from math import ceil, floor
@@ -131,7 +131,7 @@ def leak_notes(
     named = ', '.join(f'{_tail(o.path)} ~ {_tail(o.twin)}' for o in leaks.head(5).itertuples())
     note = f'{len(leaks)} valid or test photo{"s have" if len(leaks) > 1 else " has"} a duplicate in train, which can flatter the result: {named}{", ..." if len(leaks) > 5 else ""}.'
     clean = preds[~preds['path'].isin(leaks['path'])]
-    if 0 < len(clean) < len(preds): note += f' Without them {100*Evaluation(clean).accuracy:.1f}% are right instead of {100*Evaluation(preds).accuracy:.1f}%.'
+    if (~_is_bad(clean) & (clean['label'] != '')).any() and len(clean) < len(preds): note += f' Without them {100*Evaluation(clean).accuracy:.1f}% are right instead of {100*Evaluation(preds).accuracy:.1f}%.'
     return [note]
 
 # %% ../nbs/11_report.ipynb #bef1e9fd
@@ -258,7 +258,8 @@ def report_facts(
     tiles = [(f'{split} photos' if split else 'photos', ev.n), ('classes', len(ev.vocab)), ('macro F1', f'{ev.macro_f1:.3f}'), ('model', cfg.get('arch')),
              ('epochs', cfg.get('epochs')), ('training time', duration_words(seconds) if isinstance(seconds, (int, float)) else None),
              ('seed', cfg.get('seed')), ('date', cfg.get('date', cfg.get('started')))]
-    model = shlex.quote(str(r.folder/'model')) if (r.folder/'model').is_dir() else ''
+    quote = shlex.quote if os.name != 'nt' else lambda o: subprocess.list2cmdline([o])
+    model = quote(str(r.folder/'model')) if (r.folder/'model').is_dir() else ''
     return dict(ev=ev, split=split, title=title or (f'Sorting {made}' if made else 'A sorted folder of photos'), lo=ev.accuracy_ci95[0], hi=ev.accuracy_ci95[1],
         f1_ci=ev.macro_f1_ci95, words=interval_words(*ev.accuracy_ci95), right=int(cm.trace()), tiles=[o for o in tiles if o[1] not in (None, '')],
         cols=cols, counts=counts, samples=samples, bad=[(_tail(p), w) for p,w in zip(bad['path'], bad['reason'])], n_bad=len(bad),

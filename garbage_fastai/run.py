@@ -37,7 +37,7 @@ from .labels import LEFT_OUT, apply_decisions, read_decisions
 from .calibrate import calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone
 from .cam import write_maps
 from .report import write_report
-from .export import Predictor, export_model, find_model_dir, versions
+from .export import Predictor, code_commit, export_model, find_model_dir, machine_name, versions
 from .card import write_card
 from .folder import check_out, check_same, clear_halves, clear_run, read_config, read_table, write_json
 from .wise import copy_weights, mix_weights
@@ -49,9 +49,10 @@ RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs
 
 def smaller_size(
     size:tuple # Height and width in pixels that the model is used at
-) -> tuple: # About 5/6 of it, in multiples of 32
+) -> tuple: # About 5/6 of it, in multiples of 16; `size` where these would be less than 4/5 of it
     "The size to train at"
-    return tuple(max(32, round(s*5/6/32)*32) for s in size)
+    small = tuple(round(s*5/6/16)*16 for s in size)
+    return small if all(5*a>=4*b for a,b in zip(small, size)) else tuple(size)
 
 def full_recipe(
     **kwargs # Changes to `RECIPE`; None changes nothing
@@ -63,7 +64,8 @@ def full_recipe(
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
     lr_schedule(recipe['schedule'])
     check_log(recipe['log'])
-    if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe.update(weights='none', freeze='none')
+    if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe['weights'] = 'none'
+    if recipe['weights']=='none' and kwargs.get('freeze') is None: recipe['freeze'] = 'none'  # from scratch there is nothing to keep
     size = hw(recipe['size'])
     recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else size if recipe['train_size']=='same' else hw(recipe['train_size'])
     return recipe
@@ -104,12 +106,12 @@ def prepare_table(
     split:str='50/25/25', # Shares of train, valid and test in percent; 'published'; or a CSV file
     seed:int=42, # Of the split
     progress:bool=True, # Show a progress bar
-    groups:str|None='auto', # 'auto' looks for duplicates and keeps them on one side; None does not
+    groups:str='auto', # 'auto' looks for duplicates and keeps them on one side; 'none' does not
     decisions:str|Path|None=None, # See `load_table`
     share:float=1. # Of the training photos: see `take_share`
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Find, look through and split the photos"
-    return take_share(split_images(load_table(data, progress, decisions), split, seed=seed, groups=groups), share, seed)
+    return take_share(split_images(load_table(data, progress, decisions), split, seed=seed, groups=None if groups=='none' else groups), share, seed)
 
 # %% ../nbs/15_run.ipynb #98e7a5b9
 def print_duplicates(
@@ -209,7 +211,7 @@ def train_run(
         config = dict(data=str(data), **recipe, processes=max(1, num_distrib()), device=str(learn.dls.device), classes=list(learn.dls.vocab),
                       precision_used=pick_precision(recipe['precision'], learn.dls.device), split_hash=split_hash(table),
                       photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, bad_files=int((~table['ok'] & (table['reason']!=LEFT_OUT)).sum()),
-                      versions=versions(), started=time.strftime('%Y-%m-%d %H:%M:%S'))
+                      versions=versions(), machine=machine_name(), commit=code_commit(), started=time.strftime('%Y-%m-%d %H:%M:%S'))
         if decisions is not None: config['decisions'] = decision_counts(table, decisions)
         ckpt = Checkpoint(file, resume=bool(old))
         if ckpt.done is None:
@@ -319,7 +321,7 @@ def leak_figures(
     if 'group' not in table: return {}
     clean = judged[~judged['path'].isin(find_leaks(table)['path'])]
     leaked = len(judged)-len(clean)
-    if not leaked or not len(clean): return dict(leaked=leaked)
+    if not leaked or not (clean['ok'] & (clean['label']!='')).any(): return dict(leaked=leaked)
     ev = Evaluation(clean)
     return dict(leaked=leaked, accuracy_without_leaked=ev.accuracy, accuracy_without_leaked_ci95=list(ev.accuracy_ci95))
 
@@ -331,6 +333,7 @@ def evaluate_model(
     progress:bool=True # Show a progress bar
 ) -> Evaluation: # With every figure and plot
     "Test a model on labelled photos"
+    if out is not None and (Path(out)/'config.json').exists(): raise ValueError(f"--out {out} holds a run, whose predictions would be lost: give another folder")
     predictor = Predictor(find_model_dir(model))
     photos = find_images(get_dataset(data), folder_only=True)
     if not photos: raise ValueError(f"no photos in {data}: give a folder that holds some")
@@ -365,7 +368,7 @@ def safe_name(
     label:str # A class name, perhaps from a stranger's model
 ) -> str: # A name for a folder, never a path
     "A class name as the name of a folder"
-    return re.sub(r'[\\/\0]', '_', label).strip('. ') or '_'
+    return re.sub(r'[\\/\0:*?"<>|]', '_', label).strip('. ') or '_'
 
 # %% ../nbs/15_run.ipynb #3460f3b3
 def take_shard(
@@ -393,6 +396,8 @@ def predict_photos(
     folder,files = find_model_dir(model),find_images(photos)
     if not files: raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
     if out is not None and Path(out).is_dir(): raise IsADirectoryError(f"--out {out} is a folder: give the name of a CSV file")
+    if out is not None and Path(out).name=='predictions.csv' and (Path(out).parent/'config.json').exists():
+        raise ValueError(f"--out {out} is that of a run, whose predictions would be lost: give another name")
     if shard is not None: files = take_shard(files, *shard)
     predictor = Predictor(folder, precision, engine='torch' if engine=='auto' and len(files)<1000 else engine)
     preds = predictor.predict(pd.DataFrame(dict(path=[f for f,_ in files])), bs=bs, progress=progress)

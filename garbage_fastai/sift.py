@@ -26,7 +26,7 @@ from .splits import split_hash
 from .table import write_file
 from .evaluate import Evaluation
 from .report import write_report
-from .export import versions
+from .export import code_commit, machine_name, versions
 from .folder import check_out, clear_run, write_json
 
 # %% ../nbs/14c_sift.ipynb #0705e396
@@ -97,7 +97,7 @@ def train_sift(
     out = check_out(out, overwrite or resume)
     clear_run(out)
     start,used = time.time(),table[table['split']!=''].reset_index(drop=True)
-    config = dict(data=str(data), **recipe, device='cpu', classes=sorted(used['label'].unique()), split_hash=split_hash(table), versions=versions(),
+    config = dict(data=str(data), **recipe, device='cpu', classes=sorted(used['label'].unique()), split_hash=split_hash(table), versions=versions(), machine=machine_name(), commit=code_commit(),
                   photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, started=time.strftime('%Y-%m-%d %H:%M:%S'))
     write_json(out/'config.json', config)
     found = sift_descriptors(used['path'], tuple(recipe['size']))
@@ -107,7 +107,9 @@ def train_sift(
     fitted = time.time()
     judged = used[used['split']=='test']
     probs = np.full((len(judged), len(svm.classes_)), np.nan)
-    if ok[judged.index].any(): probs[ok[judged.index]] = softmax(svm.decision_function([found[i] for i in judged.index if ok[i]]).reshape(ok[judged.index].sum(), -1), axis=1)
+    if ok[judged.index].any():
+        d = svm.decision_function([found[i] for i in judged.index if ok[i]])
+        probs[ok[judged.index]] = softmax(np.stack([-d, d], 1) if d.ndim==1 else d, axis=1)  # of two classes scikit-learn tells one number
     preds = assemble_predictions(judged.reset_index(drop=True), probs, ['' if o else "can't be read" for o in ok[judged.index]], list(svm.classes_))
     write_file(out/'splits.csv', table.to_csv(index=False))
     write_file(out/'predictions.csv', preds.to_csv(index=False))

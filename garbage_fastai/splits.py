@@ -17,7 +17,7 @@ import numpy as np, pandas as pd
 
 from .datasets import dataset_info, get_data_file
 from .duplicates import group_duplicates
-from .table import write_file
+from .table import read_text_csv, write_file
 
 # %% ../nbs/02_splits.ipynb #081680e4
 PARTS = ('train', 'valid', 'test')
@@ -139,14 +139,7 @@ def read_splits(
     path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f"split '{path}': no such file. Give fractions such as 50/25/25, 'published', or "
                                                    'the path of a CSV file with the columns path and split')
-    try:
-        with open(path, encoding='utf-8-sig', errors='surrogateescape') as f: head = f.readline()
-        sep = next((c for c in ',;\t' if c in head), ',')
-        df = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding='utf-8-sig',
-                         encoding_errors='surrogateescape')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as e:
-        why = str(e).strip().splitlines()[0]
-        raise ValueError(f'{path} is not a CSV file with the columns path and split: {why}') from None
+    df = read_text_csv(path)
     df.columns = [str(c).strip().lower() for c in df.columns]
     file_col = next((c for c in ('path','file','filename','image','name') if c in df), None)
     part_col = next((c for c in ('split','set','subset') if c in df), None)

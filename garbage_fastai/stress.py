@@ -191,8 +191,9 @@ def stress_test(
     t = table[table['label'].notna() & (table['label']!='')]
     if 'ok' in t: t = t[t['ok'].astype(bool)]
     if not len(t): raise ValueError("stress_test: no readable photo with a label in the table")
-    t = t.reset_index(drop=True)[['path','label']]
+    t = t.reset_index(drop=True)[[c for c in ('path','label','text') if c in t]]
     if n is not None: t = _sample(t, n, seed)
+    if getattr(getattr(model, 'model', None), 'image_body', model) is None: raise ValueError("stress_test: this model looks at descriptions alone: give one that looks at photos")
     size = photo_loader(model.dls).size if isinstance(model, Learner) else model.size
     run = partial(predict_images, model) if isinstance(model, Learner) else model.predict
     cache = {} if 3*size[0]*size[1]*len(t) < free_memory()/4 else None

@@ -16,6 +16,7 @@ from . import schedules  # brings `fit_schedule`
 from .learner import build_learner
 from .features import fit_head
 from .embed import PACKAGED
+from .models import default_weights, find_arch
 
 # %% ../nbs/08b_sweep.ipynb #79127e63
 def sweep_augment(
@@ -34,13 +35,14 @@ def sweep_augment(
     **kwargs # To `build_learner`, such as `weights` and `freeze`
 ) -> pd.DataFrame: # A row a strength: mult, train_accuracy, valid_accuracy, train_loss, valid_loss, valid_f1_score (macro), seconds
     "Train shortly at several strengths of augmentation"
-    rows,kwargs = [],{'freeze': 5 if arch==PACKAGED else 'none', **kwargs}
+    rows,kwargs = [],{'freeze': 5 if arch==PACKAGED else 'none', 'weights':'auto', **kwargs}
+    pretrained = (default_weights(find_arch(arch)) if kwargs['weights']=='auto' else kwargs['weights']) not in (None,'none')
     for m in mults:
         if progress: print(f'{preset} x {m:g}', flush=True)
         start = time.time()
         dls = build_dataloaders(table, size, bs, preset, mult=m, seed=seed)
         learn = build_learner(dls, arch, metrics=[accuracy, F1Score(average='macro')], **kwargs)
-        if head_epochs and kwargs.get('weights')!='none': fit_head(learn, head_epochs, progress=False)
+        if head_epochs and pretrained: fit_head(learn, head_epochs, progress=False)
         if kwargs['freeze']!='body': learn.freeze_to(1 if isinstance(kwargs['freeze'], int) else 0)
         learn.recorder.train_metrics = True
         with learn.no_bar(), learn.no_logging(): learn.fit_schedule('one-cycle', epochs, slice(lr/2, lr))

@@ -252,9 +252,9 @@ def test_a_deeper_folder_decides(tmp_path):
     assert split_images(table, csv(tmp_path, 'path,split\n'+'\n'.join(lines))).split.tolist() == WANT*2
 
 @pytest.mark.parametrize('text,msg', [
-    ('', 'not a CSV file'), ('a,b\n1,2', 'needs the columns path and split, and has a, b'), ('path,split\na/0.jpg,trian', "line 2: 'trian' is none of"),
+    ('', 'not a CSV table'), ('a,b\n1,2', 'needs the columns path and split, and has a, b'), ('path,split\na/0.jpg,trian', "line 2: 'trian' is none of"),
     ('path,split\n', 'names none of the 8 photos'), ('path,split\nzz/1.jpg,train', 'its first is zz/1.jpg'),
-    ('path,split\na/0.jpg,train\na/0.jpg,test', "puts 'a/0.jpg' in"), ('path,split\na/0.jpg,train,x,y\n"', 'not a CSV file'), (b'\xff\xfe\0\0', 'needs the columns'),
+    ('path,split\na/0.jpg,train\na/0.jpg,test', "puts 'a/0.jpg' in"), ('path,split\na/0.jpg,train,x,y\n"', 'not a CSV table'), (b'\xff\xfe\0\0', 'needs the columns'),
     ('path,split\n'+'\n'.join(f'{c}/{i}.jpg,{"train" if c=="a" else s}' for c,i,s in LINES), "no photo of 'a' is in the part valid")])
 def test_wrong_files(tmp_path, text, msg): fails(ValueError, msg, lambda: split_images(make(dict(a=4, b=4)), csv(tmp_path, text)))
 
