@@ -64,8 +64,9 @@ def restore_random(
     dls:DataLoaders # The same kind of loaders
 ):
     "Let every random generator go on from `state`"
-    state = {**state, 'everywhere': {**state['everywhere'], 'torch_cuda_state': (state['everywhere']['torch_cuda_state'] or [])[:torch.cuda.device_count()]}}  # there may be fewer GPUs now
-    set_random_states(**state['everywhere'])
+    everywhere = dict(state['everywhere'])
+    everywhere['torch_cuda_state'] = (everywhere['torch_cuda_state'] or [])[:torch.cuda.device_count()]  # there may be fewer GPUs now
+    set_random_states(**everywhere)
     for dl,o in zip(dls.loaders, state['loaders']):
         if o is not None: dl.rng.setstate(o)
 

@@ -89,9 +89,8 @@ def _fitting(arch, weights):
         if weights in (None,'none','packaged'): raise
         raise ValueError(f"{weights} does not fit {arch} ({str(e).strip().splitlines()[-1].strip()}): give the weights of that network, or its name as arch") from None
 
-def _check_names(body, arch, weights):
+def _check_names(body, arch, weights, sd):
     "timm takes what it finds in a file, and leaves the rest at random"
-    sd = read_weights(weights)
     left = [k for k in body.state_dict() if k not in sd and not k.endswith('num_batches_tracked')]
     if left: raise ValueError(f"{weights} does not fit {arch} (it has no {left[0]}): give the weights of that network, with timm's names, or its name as arch")
 
@@ -112,7 +111,7 @@ def build_learner(
     dls:DataLoaders, # From `build_dataloaders`
     arch=PACKAGED, # A timm name, 'torchvision/NAME', or a torchvision constructor
     weights:str|Path='auto', # 'packaged' in a pip package, 'hub', 'none', or a file; 'auto': packaged where they fit, else the hub
-    freeze:str|int='body', # 'body': only the head learns until `unfreeze`; 'none'; or how many stages from the input stay as they are
+    freeze:str|int='body', # 'body': only the head learns until `unfreeze`, but from scratch all layers; 'none'; or how many stages from the input stay as they are
     precision:str='auto', # 'auto', 'fp32', 'bf16' or 'fp16': see `pick_precision`
     balance:str|bool='auto', # Class weights in the loss: see `class_weights`
     label_smoothing:float=.1, # Share of the target spread over all classes, against overconfidence
@@ -146,7 +145,7 @@ def build_learner(
                                cbs=L(precision_callbacks(precision, dls.device)) + L(cbs) + BnFreeze(), **args, **kwargs)
     if getattr(getattr(learn.model[0], 'model', None), 'output_fmt', 'NCHW')=='NHWC':
         raise ValueError(f"arch='{name}' gives its features channels last, which fastai's heads don't take: choose another arch")
-    if weights not in (None,'none','packaged','hub') and not callable(arch): _check_names(learn.model[0].model, name, weights)
+    if weights not in (None,'none','packaged','hub') and not callable(arch): _check_names(learn.model[0].model, name, weights, args['pretrained_cfg_overlay']['state_dict'])
     _check_normalize(learn, had, args['pretrained'], normalize)
     learn.model.to(dls.device)  # fastai does so when a fit begins; features are computed before
     learn.model_args = model_args

@@ -11,17 +11,17 @@ from garbage_fastai.cluster import list_photos
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.descriptions import read_filelist, seen_in_train
 from garbage_fastai.export import export_model
+from garbage_fastai.images import scan_images
 from garbage_fastai.infer import map_images
 from garbage_fastai.learner import build_learner
 from garbage_fastai.materials import map_labels
 from garbage_fastai.npz import npz_parts, write_npz_photos
 from garbage_fastai.report import leak_notes
 from garbage_fastai.run import leak_figures, train_run
+from garbage_fastai.splits import split_images
 from garbage_fastai.stress import stress_test
 from garbage_fastai.table import write_file
 from test_cli import call, fails
-from garbage_fastai.images import scan_images
-from garbage_fastai.splits import split_images
 
 @pytest.fixture(scope='module')
 def run(sample_dir, tmp_path_factory):
