@@ -15,7 +15,7 @@ from fastai.vision.all import *
 from fastai.callback.training import BnFreeze
 from .embed import PACKAGED, packaged_weights
 from .models import (read_weights, hub_errors, find_arch, arch_name, default_weights, freeze_splitter,
-                                   speed_up_depthwise, SCRATCH)
+                                   speed_up_depthwise)
 from .callbacks import precision_callbacks
 
 # %% ../nbs/08_learner.ipynb #4b22da73
