@@ -54,7 +54,7 @@ def _confidence(m, model):
     if a.get('sure'): yield f"Sure from a confidence of {a['threshold']:.3f} on, chosen on the validation photos so that {100*a['wanted']:.0f}% are right: that is {100*a['coverage']:.0f}% of the photos, of which {100*a['precision']:.1f}% are right ({_share(*a['precision_ci95'])}). The rest is for a person."
     elif a: yield f"No confidence is high enough for {100*a['wanted']:.0f}% to be right: all photos are for a person."
 
-def _split(s): return s if re.fullmatch(r'[\d./]+|published', s) else 'from a file'
+def _split(s): return s if re.fullmatch(r'[\d./]+|published|folders', s) else 'from a file'
 
 def _data(cfg, data, vocab):
     photos = cfg.get('photos') or {}

@@ -101,6 +101,15 @@ def _size(text):
     try: h,_,w = text.lower().partition('x'); return (int(h), int(w or h))
     except ValueError: raise ValueError(f"--size {text} is not known: give pixels, as 224, or height x width, as 192x256") from None
 
+def _labels(file, path_col, label_col):
+    "The labels that a file names; the file itself where its columns are to be guessed"
+    if file is None:
+        if path_col or label_col: raise ValueError('--path-col and --label-col are about the file that --labels names: add that')
+        return None
+    if path_col is None and label_col is None: return file
+    from garbage_fastai.splits import read_labels
+    return read_labels(file, path_col, label_col)
+
 def _seconds(text):
     m = re.fullmatch(r'(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?', text.strip().lower())
     if not m or not any(m.groups()): raise ValueError(f"--time-limit {text} is not known: give hours, minutes and seconds, as 5h50m, 350m or 90s")
@@ -119,7 +128,11 @@ def train(
     lr:Annotated[Optional[float], typer.Option(min=0, help='Greatest learning rate of the head; the body gets half')]=None,
     schedule:Annotated[Optional[str], typer.Option(help='How the rate goes: one-cycle, cyclic or smooth')]=None,
     bs:Annotated[Optional[int], typer.Option(min=1, help='Photos a batch')]=None,
-    split:Annotated[Optional[str], typer.Option(help='Percent train/valid/test as 50/25/25, published, or a CSV file')]=None,
+    labels:Annotated[Optional[Path], typer.Option(help='A CSV file that names the class of each photo, where folders do not')]=None,
+    path_col:Annotated[Optional[str], typer.Option(help="Its column with the photos' names; not given: the first with a usual name, such as file, image or id")]=None,
+    label_col:Annotated[Optional[str], typer.Option(help='Its column with the classes; not given: the first with a usual name, such as label, class or category')]=None,
+    split:Annotated[Optional[str], typer.Option(help='Percent train/valid/test as 50/25/25; folders, as folders train, valid and test give it; published; or a CSV file; not given: as folders give it, else 50/25/25')]=None,
+    groups:Annotated[Optional[str], typer.Option(help='Photos that stay on one side of the split: auto, duplicates and near-duplicates; exact, equal files; none; or a column of the table, as subfolder')]=None,
     seed:Annotated[Optional[int], typer.Option(min=0, help='Of the split and the training')]=None,
     augment:Annotated[Optional[str], typer.Option(help='none, light, waste, seedlings or heavy')]=None,
     mult:Annotated[Optional[float], typer.Option(min=0, help='Factor on the strength of the augmentation')]=None,
@@ -142,16 +155,17 @@ def train(
     freeze = _number_or_word(freeze, '--freeze', ('body','none'))
     limit = None if time_limit is None else _seconds(time_limit)
     size = None if size is None else _size(size)
-    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, patience=patience, lr=lr, schedule=schedule, bs=bs, split=split, seed=seed, augment=augment, mult=mult, background=background, wise=wise,
+    recipe = dict(arch=arch, weights=weights, size=size, epochs=epochs, patience=patience, lr=lr, schedule=schedule, bs=bs, split=split, groups=groups, seed=seed, augment=augment, mult=mult, background=background, wise=wise,
                   precision=precision, freeze=freeze, cache=cache, workers=workers, log=log)
+    listed = _labels(labels, path_col, label_col)
     if seeds or folds:
         if limit is not None: raise ValueError('--time-limit is for one run: leave out --seeds and --folds')
         if int(os.environ.get('WORLD_SIZE', 1))>1: raise ValueError('--seeds and --folds are for one process: start them without a launcher')
         from garbage_fastai.repeat import repeat_runs
-        return print_summary(repeat_runs(data, out, seeds, folds, overwrite, sys.stderr.isatty(), decisions, **recipe), out)
+        return print_summary(repeat_runs(data, out, seeds, folds, overwrite, sys.stderr.isatty(), decisions, labels=listed, **recipe), out)
     from garbage_fastai.run import train_run
     if limit is not None: limit -= time.time()-start  # the import takes seconds
-    run = train_run(data, out, overwrite, sys.stderr.isatty(), decisions, resume=resume, time_limit=limit, **recipe)
+    run = train_run(data, out, overwrite, sys.stderr.isatty(), decisions, resume=resume, time_limit=limit, labels=listed, **recipe)
     if int(os.environ.get('RANK', 0)): return  # the first process says how it went
     if not (run/'report.html').exists(): raise typer.Exit(3)
     if not finished: print_run(run)

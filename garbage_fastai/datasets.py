@@ -77,7 +77,7 @@ def dataset_info(
 def count_classes(
     folder:str|Path # Searched to the bottom
 ) -> dict: # Class -> number of photos, sorted by class; photos right in `folder` have the class ''
-    "How many photos each class has; the class is the name of the folder that a photo lies in"
+    "How many photos each class has; the class is the name of its uppermost folder: see `read_layout`"
     return dict(sorted(Counter(label for _,label in find_images(folder)).items()))
 
 # %% ../nbs/01_datasets.ipynb #2f1f2535
@@ -99,11 +99,15 @@ def find_class_root(
     "The folder whose sub-folders are the classes"
     folder = Path(folder)
     if classes and (known := next((d for d in _dirs(folder) if _has_classes(d, classes)), None)): return known
-    homes = {os.path.normpath(os.path.dirname(p)) for p,_ in find_images(folder)}
+    homes = Counter(os.path.normpath(os.path.dirname(p)) for p,_ in find_images(folder))
     if not homes: raise ValueError(f'{folder} holds no photos: it should have one sub-folder for each class, with the photos '
                                    'of that class in it')
     top = Path(os.path.commonpath(homes))
-    return top.parent if str(top) in homes and top!=folder else top
+    if top==folder or str(top) not in homes: return top
+    inside = Counter()
+    for home,n in homes.items(): inside.update(dict.fromkeys(Path(home).relative_to(top).parts[:1], n))
+    few = len(inside)>1 and homes[str(top)]<min(inside.values())  # a few photos beside the class folders
+    return top if few else top.parent
 
 # %% ../nbs/01_datasets.ipynb #56d7e23b
 MAX_FILES,MAX_UNPACKED_BYTES,MAX_RATIO = 1_000_000, 200*2**30, 200  # above these an archive is taken for a bomb
@@ -397,5 +401,5 @@ def get_dataset(
     found = count_classes(root)
     diff = compare_counts(found, ds.counts) if ds and ds.counts else ''
     if diff: warnings.warn(f'{ds.title} in {root} is not as published: {diff}. A fresh copy is at {ds.home}', stacklevel=2)
-    if progress: print(f'{ds.title if ds else root.name}: {sum(found.values())} photos in {len(found)} classes, {root}')
+    if progress: print(f'{ds.title if ds else root.name}: {sum(found.values())} photos in {len(set(found)-{""})} classes, {root}')
     return root

@@ -12,7 +12,7 @@ import json, os, re, shutil, tempfile
 import pandas as pd, torch
 from pathlib import Path
 from fastai.torch_core import default_device
-from .images import find_images
+from .images import find_places
 from .datasets import get_dataset
 from .table import read_predictions, write_file
 
@@ -101,7 +101,10 @@ def read_table(
 ) -> pd.DataFrame: # As `prepare_table` gave it
     "The table of a run that goes on, if the photos are still the same"
     table = read_predictions(out/'splits.csv')
-    size = {p: os.path.getsize(p) if os.path.isfile(p) else 0 for p,_ in find_images(get_dataset(data), folder_only=True)}
-    changed = sorted(set(size) ^ set(table['path'])) or [p for p,n in zip(table['path'], table['bytes']) if size[p]!=n]
+    places = dict(find_places(get_dataset(data), folder_only=True, strict=False))
+    size = {p: os.path.getsize(p) if os.path.isfile(p) else 0 for p in places}
+    known = set(table['path'])
+    new = {p for p,place in places.items() if p not in known and (place.label or place.part in ('','train'))}  # else only there to be predicted
+    changed = sorted(new | known-set(size)) or [p for p,n in zip(table['path'], table['bytes']) if size[p]!=n]
     if changed: raise ValueError(f"photos in {data} changed since the run in {out} began, such as {changed[0]}: give another --out, or --overwrite to begin anew")
     return table

@@ -23,7 +23,7 @@ from .images import scan_images
 from .datasets import get_dataset
 from .embed import embed_images
 from .duplicates import group_duplicates
-from .splits import _rows_of
+from .splits import match_photos
 from .evaluate import photo_or_tile, _figure, _short
 from .report import REPORT_CSS, thumbnail_uri
 from .quality import _trust
@@ -138,7 +138,7 @@ def _decided_rows(table, paths):
     "The row of each path: as it is written, or else by its end, so that decisions outlive a move to another folder or machine"
     at = {_text(p): i for i,p in enumerate(table['path'])}
     ends = [p for p in paths if _text(p) not in at]
-    at.update((_text(p), i) for p,i in zip(ends, _rows_of(table, ends)))
+    at.update((_text(p), i) for p,i in zip(ends, match_photos(table, ends)))
     rows = [at[_text(p)] for p in paths]
     for p,i in zip(paths, rows):
         if i < 0: raise ValueError(f"decision about {_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")

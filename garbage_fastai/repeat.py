@@ -11,8 +11,7 @@ __all__ = ['load_groups', 'repeat_tables', 'check_repeat', 'is_finished', 'summa
 import gc, json, re
 import numpy as np, pandas as pd
 from pathlib import Path
-from .duplicates import group_duplicates
-from .splits import split_hash, split_images, take_share
+from .splits import group_photos, split_hash, split_images, split_rule, take_share
 from .table import read_predictions, write_file
 from .learner import fetch_weights
 from .evaluate import wilson_interval
@@ -25,11 +24,11 @@ def load_groups(
     data:str|Path, # See `load_table`
     progress:bool=True, # Show a progress bar
     decisions:str|Path|None=None, # See `load_table`
-    groups:str='auto' # 'auto' looks for duplicates; 'none' does not
-) -> pd.DataFrame: # One row a photo, not split yet; with `group` if duplicates were looked for
+    groups:str='auto', # Which photos stay on one side: see `group_photos`
+    labels:str|Path|pd.DataFrame|None=None # See `load_table`
+) -> pd.DataFrame: # One row a photo, not split yet; with `group` if photos are to stay together
     "Find and look through the photos, and see which belong together"
-    table = load_table(data, progress, decisions)
-    return group_duplicates(table, progress=progress) if groups=='auto' else table
+    return group_photos(load_table(data, progress, decisions, labels), groups, progress)
 
 # %% ../nbs/15a_repeat.ipynb #8655c71c
 def repeat_tables(
@@ -98,17 +97,21 @@ def each_run(
     progress:bool=True, # Show progress
     decisions:str|Path|None=None, # A CSV file from a review of the labels: see `load_table`
     train=train_run, # What trains one run; called as `train_run` is
-    load=load_groups # What looks through the photos; called as `load_groups` is
+    load=load_groups, # What looks through the photos; called as `load_groups` is
+    labels:str|Path|pd.DataFrame|None=None # A CSV file that names the photos' classes: see `load_table`
 ): # Yields each run folder as soon as it is finished
     "The runs of a repetition, one after the other; those that were finished before are not made again"
     out = check_repeat(out, 'fold' if folds else 'seed')
-    table = load(data, progress, decisions, recipe['groups'])
+    more = {} if labels is None else dict(labels=labels)
+    table = load(data, progress, decisions, recipe['groups'], **more)
+    recipe = {**recipe, 'split': split_rule(table, recipe['split'])}
+    if folds and recipe['split']=='folders': print('--folds deals all labelled photos anew: the split that the folders give is not used')
     runs = repeat_tables(table, recipe, seeds, folds)
     done = {name: not overwrite and is_finished(out/name, {**recipe, **changes}, t) for name,(changes,t) in runs.items()}
     for name,(changes,t) in runs.items():
         print(f"{name}{': finished before' if done[name] else ''}", flush=True)
         if not done[name]:
-            train(data, out/name, overwrite, progress, decisions, t, not overwrite, **{**recipe, **changes})
+            train(data, out/name, overwrite, progress, decisions, t, not overwrite, **{**recipe, **changes}, **more)
             gc.collect()  # a Learner refers to itself: its photos and weights would wait in memory
         yield out/name
 
@@ -121,6 +124,7 @@ def repeat_runs(
     overwrite:bool=False, # Run all again, finished or not
     progress:bool=True, # Show progress
     decisions:str|Path|None=None, # A CSV file from a review of the labels: see `load_table`
+    labels:str|Path|pd.DataFrame|None=None, # A CSV file that names the photos' classes: see `load_table`
     **kwargs # Changes to `RECIPE`
 ) -> pd.DataFrame: # From `summarize_runs`
     "Train several times on a folder of photos, with other seeds or on other folds"
@@ -128,6 +132,6 @@ def repeat_runs(
     check_repeat(out, 'fold' if folds else 'seed')
     recipe = full_recipe(**kwargs)
     fetch_weights(recipe['arch'], recipe['weights'])
-    res = summarize_runs(list(each_run(data, out, recipe, seeds, folds, overwrite, progress, decisions)))
+    res = summarize_runs(list(each_run(data, out, recipe, seeds, folds, overwrite, progress, decisions, labels=labels)))
     write_file(Path(out)/'summary.csv', res.to_csv())
     return res

@@ -19,7 +19,7 @@ from .images import find_images, scan_images
 from .datasets import get_dataset
 from .duplicates import conflicting_labels, find_leaks
 from .materials import map_labels
-from .splits import split_images, split_hash, take_share
+from .splits import PARTS, group_photos, is_unlabelled, join_labels, read_labels, split_hash, split_images, split_origin, split_rule, take_share
 from .data import build_dataloaders, hw
 from .infer import pick_precision
 from .embed import PACKAGED
@@ -43,7 +43,7 @@ from .folder import check_out, check_same, clear_halves, clear_run, read_config,
 from .wise import copy_weights, mix_weights
 
 # %% ../nbs/15_run.ipynb #ec787b14
-RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='50/25/25', groups='auto', seed=42,
+RECIPE = dict(arch=PACKAGED, weights='auto', size=224, train_size='auto', epochs=15, lr=2e-3, bs=32, split='auto', groups='auto', seed=42,
               augment='waste', mult=1., background=0., wise=.92, schedule='one-cycle', patience=None, precision='auto', freeze=5, resize='squish', balance='auto', label_smoothing=.1, wd=.05,
               head_epochs=20, wanted_precision=.98, cache='auto', workers=None, log=None, head='fastai', normalize=True, share=1.)
 
@@ -74,44 +74,63 @@ def full_recipe(
 def print_table(
     table:pd.DataFrame # With `split`
 ):
-    "Say what is in the table: photos a part, files left out, duplicates"
-    counts = table['split'].value_counts()
-    print(f"{int(table['ok'].sum())} photos of {table['label'].nunique()} classes: " + ', '.join(f'{counts[s]} {s}' for s in ('train','valid','test') if s in counts))
+    "Say what is in the table: photos a part and a class, where the split came from, files left out, duplicates"
+    used = table[table['split'].isin(PARTS)]
+    parts,classes = used['split'].value_counts(),used['label'].value_counts().sort_index()
+    print(f"{len(used)} photos of {len(classes)} classes: " + ', '.join(f'{parts[s]} {s}' for s in PARTS if s in parts))
+    more = f', and {len(classes)-30} more' if len(classes)>30 else ''
+    print('classes: ' + ', '.join(f'{c} {n}' for c,n in classes.head(30).items()) + more)
+    if origin := split_origin(table): print(origin)
     print_bad(table[table['reason']!=LEFT_OUT])
     if 'group' in table: print_duplicates(table)
 
+# %% ../nbs/15_run.ipynb #9d2a60a4
 def decision_counts(
     table:pd.DataFrame, # From `apply_decisions`
     decisions:str|Path # The file that was applied
 ) -> dict: # file (its name), relabelled and left_out (photos)
     "What a review changed, for `config.json`"
-    return dict(file=Path(decisions).name, **{name: int((table['decision']==d).sum()) for name,d in (('relabelled','relabel'), ('left_out','leave_out'))})
+    n = table['decision'].value_counts()
+    return dict(file=Path(decisions).name, relabelled=int(n.get('relabel', 0)), left_out=int(n.get('leave_out', 0)))
 
 # %% ../nbs/15_run.ipynb #e5e95591
 def load_table(
     data:str|Path, # A folder with one sub-folder a class, an archive, or a known name such as 'trashnet' or 'sample'
     progress:bool=True, # Show a progress bar
-    decisions:str|Path|None=None # A CSV file from a review of the labels, applied to the table: see `apply_decisions`
+    decisions:str|Path|None=None, # A CSV file from a review of the labels, applied to the table: see `apply_decisions`
+    labels:str|Path|pd.DataFrame|None=None # A CSV file that names the photos' classes, or what `read_labels` made of one
 ) -> pd.DataFrame: # One row a photo, not split yet
     "Find and look through the photos"
     decided = None if decisions is None else read_decisions(decisions)
-    table = scan_images(get_dataset(data), progress=progress, folder_only=True)
+    listed = labels if labels is None or isinstance(labels, pd.DataFrame) else read_labels(labels)
+    table = scan_images(get_dataset(data), progress=progress, folder_only=True, strict=listed is None)
+    if listed is not None:
+        name = '--labels' if isinstance(labels, pd.DataFrame) else Path(labels).name
+        table = join_labels(table, listed, name)
+        print(f"{name}: classes of {int((table['label']!='').sum())} photos; names of folders are not used")
+    unlabelled = is_unlabelled(table)
+    if unlabelled.any():
+        print(f"{unlabelled.sum()} photos have no label and take no part, such as {table['path'][unlabelled].iloc[0]}")
+        table = table[~unlabelled].reset_index(drop=True)
     if decided is None: return table
     table = apply_decisions(table, decided)
     print('{file}: {relabelled} relabelled, {left_out} left out'.format(**decision_counts(table, decisions)))
     return table
 
+# %% ../nbs/15_run.ipynb #0c764d8f
 def prepare_table(
     data:str|Path, # See `load_table`
-    split:str='50/25/25', # Shares of train, valid and test in percent; 'published'; or a CSV file
+    split:str='auto', # See `split_images`
     seed:int=42, # Of the split
     progress:bool=True, # Show a progress bar
-    groups:str='auto', # 'auto' looks for duplicates and keeps them on one side; 'none' does not
+    groups:str='auto', # Which photos stay on one side: see `group_photos`
     decisions:str|Path|None=None, # See `load_table`
-    share:float=1. # Of the training photos: see `take_share`
+    share:float=1., # Of the training photos: see `take_share`
+    labels:str|Path|pd.DataFrame|None=None # See `load_table`
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Find, look through and split the photos"
-    return take_share(split_images(load_table(data, progress, decisions), split, seed=seed, groups=None if groups=='none' else groups), share, seed)
+    table = load_table(data, progress, decisions, labels)
+    return take_share(split_images(table, split, seed=seed, groups=groups), share, seed)
 
 # %% ../nbs/15_run.ipynb #98e7a5b9
 def print_duplicates(
@@ -181,6 +200,7 @@ def train_run(
     table:pd.DataFrame|None=None, # The photos of `data`, split already; None: looks through `data` and splits
     resume:bool=False, # Go on with the run in `out` where it was stopped; what `kwargs` doesn't change is as it was there
     time_limit:float|None=None, # Seconds; stops after the last epoch that is predicted to fit, and leaves a run to go on with
+    labels:str|Path|pd.DataFrame|None=None, # A CSV file that names the photos' classes: see `load_table`
     **kwargs # Changes to `RECIPE`
 ) -> Path: # `out`; without a report where the time limit stopped it
     "Train on a folder of photos and leave a run folder"
@@ -188,6 +208,7 @@ def train_run(
     if rank_distrib(): return follow_run(out)
     start,old = time.time(),read_config(out) if resume else {}
     if resume and overwrite: raise ValueError("--resume goes on with a run and --overwrite begins it anew: give one of them")
+    if old and kwargs.get('split')=='auto': kwargs.pop('split')  # whatever that was when the run began
     recipe = full_recipe(**{**{k:old[k] for k in RECIPE if k in old}, **{k:v for k,v in kwargs.items() if v is not None}})
     if old:
         check_same(out, old, recipe, data, decisions)
@@ -201,8 +222,9 @@ def train_run(
         if table is None and old and (out/'splits.csv').exists(): table = read_table(out, data)
         if table is None:
             fetch_weights(recipe['arch'], recipe['weights'])
-            table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions, recipe['share'])
+            table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions, recipe['share'], labels)
         if old and split_hash(table)!=old['split_hash']: raise ValueError(f"--out {out} holds a run on other photos or labels: give another --out, or --overwrite to begin anew")
+        recipe['split'] = split_rule(table, recipe['split'])
         print_table(table)
         broadcast_object((recipe, table, out, bool(old), time_limit))  # to `follow_run`
         loading = time.time()
@@ -212,6 +234,7 @@ def train_run(
                       precision_used=pick_precision(recipe['precision'], learn.dls.device), split_hash=split_hash(table),
                       photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, bad_files=int((~table['ok'] & (table['reason']!=LEFT_OUT)).sum()),
                       versions=versions(), machine=machine_name(), commit=code_commit(), started=time.strftime('%Y-%m-%d %H:%M:%S'))
+        if labels is not None: config['labels'] = 'a table' if isinstance(labels, pd.DataFrame) else Path(labels).name
         if decisions is not None: config['decisions'] = decision_counts(table, decisions)
         ckpt = Checkpoint(file, resume=bool(old))
         if ckpt.done is None:

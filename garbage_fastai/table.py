@@ -15,7 +15,7 @@ import garbage_fastai.images  # which settles how pandas keeps text
 from pathlib import Path
 
 # %% ../nbs/00b_table.ipynb #305d0758
-RESERVED_COLUMNS = frozenset('''path label split group decision predicted confidence sure loss ok reason mode width height exif bytes
+RESERVED_COLUMNS = frozenset('''path label split given group subfolder decision predicted confidence sure loss ok reason mode width height exif bytes
     sha256 dhash brightness overexposed'''.split())
 
 def _core(name): return re.sub('^(p_)+', '', name)  # 'p_p_path' -> 'path': so that a class called 'p_path' stays apart from 'path'
@@ -118,7 +118,7 @@ def write_file(
     return path
 
 # %% ../nbs/00b_table.ipynb #4acb95d4
-_TEXT = {'path', 'label', 'split', 'predicted', 'reason', 'mode', 'sha256', 'dhash', 'group', 'decision'}
+_TEXT = {'path', 'label', 'split', 'predicted', 'reason', 'mode', 'sha256', 'dhash', 'given', 'group', 'subfolder', 'decision'}
 
 def read_predictions(
     path:str|Path # A CSV file as saved from `predict_images`
