@@ -234,13 +234,13 @@ def _video_rows(path, every):
 
 def _is_photo(o): return isinstance(o, (bytes, bytearray, memoryview, Image.Image, np.ndarray)) or hasattr(o, 'read') or hasattr(o, 'detach')
 
-def _as_source(o, i, allow_private):
+def _as_source(o, allow_private):
     "What stands in the column `path` for one photo"
     if is_url(o) and not os.path.lexists(o): return _Web(o, allow_private)
     if isinstance(o, str) or _is_photo(o): return o
-    return _Refused(f'photos[{i}]', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, a PIL image or an array')
+    return _Refused('', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, a PIL image or an array')
 
-def _rows(o, i, every, allow_private):
+def _rows(o, every, allow_private):
     "(source, frame, seconds) of every photo that `o` stands for"
     if isinstance(o, os.PathLike): o = os.fsdecode(o)
     if isinstance(o, str) and not is_url(o):
@@ -249,11 +249,11 @@ def _rows(o, i, every, allow_private):
         if os.path.isdir(o): return [(p, None, None) for p,_ in find_images(o)]
         if os.path.isfile(o) and ending.endswith(_ARCHIVE_EXTS): return _archive_rows(o)
         if os.path.isfile(o) and ending.endswith(VIDEO_EXTS): return _video_rows(o, every)
-    return [(_as_source(o, i, allow_private), None, None)]
+    return [(_as_source(o, allow_private), None, None)]
 
 def _rows_of_list(photos, every, allow_private):
-    for i,o in enumerate(photos):
-        try: yield from _rows(o, i, every, allow_private)
+    for o in photos:
+        try: yield from _rows(o, every, allow_private)
         except (ValueError, OSError) as e: yield _Refused(os.fsdecode(o), getattr(e, 'reason', None) or str(e)),None,None
 
 # %% ../nbs/01f_sources.ipynb #1c6ce22c
@@ -276,7 +276,7 @@ def photo_table(
     if isinstance(photos, pd.DataFrame):
         t = tidy_table(photos.reset_index(drop=True))
         if 'path' not in t: raise ValueError("the table of photos has no column 'path'")
-        paths = [_as_source(o, i, allow_private) for i,o in enumerate(t['path'])]
+        paths = [_as_source(o, allow_private) for o in t['path']]
         return t if all(isinstance(o, str) for o in paths) else t.assign(path=_objects(paths))
     photos,is_list = _listed(photos)
     if not is_list and not is_url(photos[0]) and not os.path.lexists(os.path.expanduser(photos[0])): find_images(photos[0])  # says what is missing
@@ -285,7 +285,7 @@ def photo_table(
     return t.assign(frame=[r[1] for r in rows], seconds=[r[2] for r in rows]) if any(r[1] is not None for r in rows) else t
 
 def _one(photo, every, allow_private):
-    try: return _rows(photo, 0, every, allow_private)
+    try: return _rows(photo, every, allow_private)
     except ImageProblem as e: return [(_Refused(os.fsdecode(photo), e.reason), None, None)]
 
 def _objects(items):
@@ -297,7 +297,7 @@ def _objects(items):
 # %% ../nbs/01f_sources.ipynb #b8b99502
 def photo_names(
     photos:list # The column `path` from `photo_table`
-) -> list: # Text: paths, addresses, `clip.mp4#frame=30`, and `photos[3]` for what has no name
+) -> list: # Text: paths, addresses, `clip.mp4#frame=30`, and `photos[3]` for row 3 where it has no name
     "What to call each photo in a table of predictions"
     def name(i, o):
         if isinstance(o, str): return o
