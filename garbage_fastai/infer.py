@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/infer.html.md"""
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'RESIZE', 'has_fast_bf16', 'pick_precision', 'pick_format', 'low_precision', 'fuse_batchnorm',
-           'torch_forward', 'presize_image', 'map_images']
+           'torch_forward', 'presize_image', 'resize_ways', 'map_images']
 
 # %% ../nbs/00c_infer.ipynb #51d935d7
 import itertools, os
@@ -140,12 +140,20 @@ def _pad(img, w, h):
     bars.paste(img, ((w-img.width)//2, (h-img.height)//2))
     return bars
 
-_RESIZERS = dict(squish=_squish, crop=_crop, pad=_pad)
+def _fastai_squish(img, w, h): return img.resize((w,h), Image.Resampling.BILINEAR)
+
+def _fastai_crop(img, w, h):
+    m = min(img.width/w, img.height/h)
+    cw,ch = int(m*w),int(m*h)
+    left,top = int(.5*(img.width-cw)),int(.5*(img.height-ch))
+    return img.crop((left, top, left+cw, top+ch)).resize((w,h), Image.Resampling.BILINEAR)
+
+_RESIZERS = dict(squish=_squish, crop=_crop, pad=_pad) | {'fastai-squish':_fastai_squish, 'fastai-crop':_fastai_crop}
 
 def presize_image(
     img, # What `open_image` takes: a path, bytes, a file object, a `PIL.Image`, an array or a tensor
     size:tuple, # Height and width in pixels
-    resize:str='squish', # 'squish' keeps all of the photo, 'crop' its proportions, 'pad' both, with black bars
+    resize:str='squish', # 'squish' keeps all of the photo, 'crop' its proportions, 'pad' both, with black bars; 'fastai-squish' and 'fastai-crop' as fastai's `Resize` does it
     draft:bool=False # Decode a large JPEG at a half, a quarter or an eighth: faster, and not quite the same pixels
 ) -> Image.Image: # In mode RGB
     "Open `img` and bring it to `size`"
@@ -153,6 +161,11 @@ def presize_image(
     img = open_image(img, draft=(w,h) if draft else None)
     if resize not in _RESIZERS: raise ValueError(f"resize='{resize}' is not known; choose one of {', '.join(_RESIZERS)}")
     return _RESIZERS[resize](img, w, h)
+
+# %% ../nbs/00c_infer.ipynb #f60e7225
+def resize_ways() -> list: # Of those that `presize_image` knows, the ones that a model may use
+    "Every way of resizing, those of this library first"
+    return list(_RESIZERS)
 
 # %% ../nbs/00c_infer.ipynb #d0c7b60f
 def _decode(photo, size, resize, change, cache, draft):
