@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 from .evaluate import Evaluation, wilson_interval
-from .table import class_columns, class_name
+from .table import class_columns, class_name, tidy_table
 
 # %% ../nbs/10a_calibrate.ipynb #38aedc20
 def _valid_rows(preds):
@@ -47,14 +47,14 @@ def scale_confidence(
 )->pd.DataFrame: # A copy with other probabilities, confidences and losses; the same answers
     "Divide the logits of each photo by `temperature`"
     if not 0 < temperature < np.inf: raise ValueError(f'temperature must be a number above 0, got {temperature}')
-    cols, res = class_columns(preds), preds.copy()
+    cols, res = class_columns(preds), tidy_table(preds)
     if not cols or 'predicted' not in preds:
         raise ValueError('not a predictions table: it needs the column predicted and one probability column a class')
     probs, vocab = preds[cols].to_numpy(float, copy=True), pd.Index([class_name(c) for c in cols])
     rows = ~np.isnan(probs).any(1)
     probs[rows] = softmax(_log(probs[rows])/temperature, axis=1)
     def of(column):
-        at = vocab.get_indexer(preds[column])
+        at = vocab.get_indexer(res[column])
         return np.where(at < 0, np.nan, probs[np.arange(len(probs)), at])
     res[cols], res['confidence'] = probs, of('predicted')
     if 'label' in preds: res['loss'] = -_log(of('label'))

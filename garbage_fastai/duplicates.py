@@ -15,6 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from .images import open_image
 from .embed import embed_images
+from .table import tidy_table
 
 # %% ../nbs/01b_duplicates.ipynb #81265922
 def _alike_blocks(hashes, bits):
@@ -49,7 +50,8 @@ def find_duplicates(
     "Pairs of photos that are the same, byte for byte or nearly"
     if missing := {'path','sha256','dhash'} - set(table.columns):
         raise ValueError(f"to find duplicates the table needs the columns {', '.join(sorted(missing))}, as scan_images makes them")
-    t = _readable(table).reset_index(names='row')
+    if not table.index.is_unique: raise ValueError("the table's index repeats, so it can't be told which rows are meant: call reset_index(drop=True) on it first")
+    t = _readable(tidy_table(table)).reset_index(names='row')
     first = t.groupby('sha256', sort=False)['row'].transform('first')
     exact = pd.DataFrame(dict(a=first, b=t['row'], kind='exact', bits=0, cosine=1.))[first!=t['row']]
     t = t[first==t['row']].reset_index(drop=True)
@@ -74,12 +76,15 @@ def group_duplicates(
     **kwargs # To `find_duplicates`
 ) -> pd.DataFrame: # A copy with the column `group`: a number as text for photos that belong together, '' for all others
     "Give photos that are duplicates of each other a common group"
+    tidy = tidy_table(table)
+    table = tidy.reset_index(drop=True) if pairs is None else tidy
     if pairs is None: pairs = find_duplicates(table, **kwargs)
+    elif not table.index.is_unique: raise ValueError("the table's index repeats, so it can't be told which rows pairs are: call reset_index(drop=True) on it first, and find the pairs anew")
     at = pd.Series(np.arange(len(table)), table.index)
     i,j = at[pairs['a']].values,at[pairs['b']].values
     part = connected_components(coo_matrix((np.ones(len(i)), (i,j)), (len(table),)*2), directed=False)[1]
     code = pd.factorize(pd.Series(part).where(pd.Series(part).duplicated(keep=False)))[0]
-    return table.assign(group=[str(c+1) if c>=0 else '' for c in code])
+    return tidy.assign(group=[str(c+1) if c>=0 else '' for c in code])
 
 # %% ../nbs/01b_duplicates.ipynb #0fa6c15a
 def conflicting_labels(

@@ -41,6 +41,6 @@ def embed_images(
     net = timm.create_model(PACKAGED, num_classes=0)
     net.load_state_dict(packaged_weights(), strict=False)
     forward = torch_forward(net, [.5]*3, [.5]*3, softmax=False, device='cuda' if torch.cuda.is_available() else 'cpu')
-    res,_ = map_images(forward, paths, (size,size), progress=progress, **kwargs)
+    res,_ = map_images(forward, paths, (size,size), progress=progress, **{'draft':True, **kwargs})
     if res is None: return np.full((len(paths), net.num_features), np.nan, np.float32)
     return res / np.linalg.norm(res, axis=1, keepdims=True)

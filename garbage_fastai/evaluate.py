@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn import metrics as skm
 from fastcore.basics import patch
 from .images import open_image
-from .table import class_columns, class_name, probability_column, read_predictions
+from .table import class_columns, class_name, label_text, probability_column, read_predictions, tidy_table
 
 # %% ../nbs/10_evaluate.ipynb #36511f18
 def wilson_interval(
@@ -67,9 +67,9 @@ class Evaluation:
         preds:pd.DataFrame, # Predictions, one row a photo, as `predict_images` returns them
         vocab:list=None # The classes in order; None takes them from `preds`
     ):
-        self.preds = preds
-        cols = [probability_column(o) for o in vocab] if vocab is not None else class_columns(preds)
-        self.vocab = [str(o) for o in vocab] if vocab is not None else [class_name(c) for c in cols]
+        self.preds = preds = tidy_table(preds)
+        cols = [probability_column(label_text(o)) for o in vocab] if vocab is not None else class_columns(preds)
+        self.vocab = [label_text(o) for o in vocab] if vocab is not None else [class_name(c) for c in cols]
         has = set(cols) & set(preds.columns)
         missing = [o for o in ('path', 'label') if o not in preds] + (['predicted'] if 'predicted' not in preds and not has else [])
         if missing: raise ValueError(f'not a predictions table: column {missing[0]!r} is missing (there are: {", ".join(map(str, preds.columns))})')
@@ -77,8 +77,8 @@ class Evaluation:
         if len(set(self.vocab)) < len(self.vocab): raise ValueError(f'vocab names a class twice: {self.vocab}')
         if has and len(has) < len(cols): raise ValueError(f'probability column missing for: {", ".join(c for c in cols if c not in has)}')
 
-        ok = preds['ok'].astype(bool) if 'ok' in preds else pd.Series(True, preds.index)
-        label = preds['label'].astype(object).where(preds['label'].notna(), '').astype(str)
+        ok = preds['ok'] if 'ok' in preds else pd.Series(True, preds.index)
+        label = preds['label']
         use = ok & (label != '')
         self.n_bad, self.n_unlabelled, self.n = int((~ok).sum()), int((ok & (label == '')).sum()), int(use.sum())
         if not self.n: raise ValueError(f'nothing to evaluate: of {len(preds)} rows {self.n_bad} could not be read and {self.n_unlabelled} have no label')
@@ -86,7 +86,7 @@ class Evaluation:
         paths = rows['path'].astype(str)
         self.y_true = _class_index(label[use].to_numpy(), self.vocab, paths, 'label')
         self.probs = self._probs(rows, cols) if has else None
-        if 'predicted' in rows: self.y_pred = _class_index(rows['predicted'].astype(str).to_numpy(), self.vocab, paths, 'prediction')
+        if 'predicted' in rows: self.y_pred = _class_index(rows['predicted'].to_numpy(), self.vocab, paths, 'prediction')
         else: self.y_pred = self.probs.argmax(1)
         self.splits = rows['split'].astype(str).value_counts().to_dict() if 'split' in rows else {}
 

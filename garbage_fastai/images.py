@@ -162,7 +162,7 @@ def _why(e, data, fmt):
 # %% ../nbs/00_images.ipynb #81801a0c
 class _Switches:
     "Pillow's global switches set for decoding while any thread is inside"
-    def __init__(self): self.lock,self.inside = threading.Lock(),0
+    def __init__(self): self.lock,self.inside,self.alone = threading.Lock(),0,threading.Lock()
     def __enter__(self):
         with self.lock:
             if not self.inside: self.were = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
@@ -246,53 +246,132 @@ def _reader(fmt):
 
 def _ycbcr(im):
     "Pillow before 13 looks for four bytes a pixel in an uncompressed TIFF that holds YCbCr, and three are there"
-    if im.tag_v2.get(262) == 6 and im.mode == 'RGB' and im.tile[0].codec_name == 'raw':
-        im._mode,im.tile = 'YCbCr',[t._replace(args=('YCbCr', *t.args[1:])) for t in im.tile]
+    tile = getattr(im, 'tile', None)
+    if tile and im.tag_v2.get(262) == 6 and im.mode == 'RGB' and tile[0].codec_name == 'raw':
+        im._mode,im.tile = 'YCbCr',[t._replace(args=('YCbCr', *t.args[1:])) for t in tile]
+
+def _check_pixels(im):
+    w,h = im.size
+    if w*h > MAX_PIXELS:
+        raise ImageProblem(f'too many pixels: {w}x{h}, the limit is {MAX_PIXELS//10**6} megapixels; save it smaller')
+
+def _upright(
+    im,         # From a reader, not loaded yet; or a loaded copy of a picture
+    depth=8,    # See `_rgb`
+    draft=None, # See `open_image`
+):
+    "`im` as upright RGB, and a dict of what it says about itself"
+    if im.format == 'TIFF': _ycbcr(im)
+    mode,(w,h),bits = im.mode,im.size,_bits(im)
+    _check_pixels(im)
+    told = 1
+    if im.format == 'TIFF':
+        told = im.tag_v2.get(0x0112, 1)
+        if 50706 in im.tag_v2 or im.tag_v2.get(254) == 1: raise ImageProblem(_RAW) # What Pillow sees is its thumbnail
+    if im.format == 'JPEG' and draft:
+        o = _orientation(im)
+        im.draft(None, tuple(draft)[::-1] if o > 4 else tuple(draft))
+    im.load()
+    turn = _orientation(im)
+    out = _rgb(im, bits, depth)
+    if turn in _TURNS: out = out.transpose(_TURNS[turn])
+    exif = next((o for o in (turn, told, im.info.get('original_orientation')) if o in _TURNS), 1)
+    return out, dict(mode=mode, width=h if turn > 4 else w, height=w if turn > 4 else h, exif=exif)
 
 def _decode(data, draft=None):
     "The picture in the bytes `data` as upright RGB, and a dict of what the file says about it"
     fmt = _picture_format(data[:_HEAD])
     if fmt in ('JPEG', 'PNG') and _cut_short(data, fmt): raise ImageProblem(_TRUNCATED)
     try:
-        with _switches:
-            im = _reader(fmt)(io.BytesIO(data))
-            if fmt == 'TIFF': _ycbcr(im)
-            mode,(w,h),bits = im.mode,im.size,_bits(im)
-            if w*h > MAX_PIXELS:
-                raise ImageProblem(f'too many pixels: {w}x{h}, the limit is {MAX_PIXELS//10**6} megapixels; save it smaller')
-            told = 1
-            if fmt == 'TIFF':
-                told = im.tag_v2.get(0x0112, 1)
-                if 50706 in im.tag_v2 or im.tag_v2.get(254) == 1: raise ImageProblem(_RAW) # What Pillow sees is its thumbnail
-            if fmt == 'JPEG' and draft:
-                o = _orientation(im)
-                im.draft(None, tuple(draft)[::-1] if o > 4 else tuple(draft))
-            im.load()
-            turn = _orientation(im)
-            out = _rgb(im, bits, data[24] if fmt == 'PNG' else 8)
-            if turn in _TURNS: out = out.transpose(_TURNS[turn])
+        with _switches: return _upright(_reader(fmt)(io.BytesIO(data)), data[24] if fmt == 'PNG' else 8, draft)
     except ImageProblem: raise
     except Exception as e: raise ImageProblem(_why(e, data, fmt)) from e
-    exif = next((o for o in (turn, told, im.info.get('original_orientation')) if o in _TURNS), 1)
-    return out, dict(mode=mode, width=h if turn > 4 else w, height=w if turn > 4 else h, exif=exif)
+
+# %% ../nbs/00_images.ipynb #26ead59a
+def _png_depth(im):
+    "Bits a channel in the PNG file that `im` was opened from, as far as that can still be told; else 8"
+    if im.format != 'PNG': return 8
+    if getattr(im, 'tile', None):
+        bits = str(im.tile[0].args).partition(';')[2].strip('BN')
+        return int(bits) if bits.isdigit() else 8
+    try:
+        with open(im.filename, 'rb') as f: head = f.read(25)
+        if head[:4] == b'\x89PNG' and len(head) == 25: return head[24]
+    except (OSError, TypeError, ValueError, AttributeError): pass # No file, or it has gone
+    clear = im.info.get('transparency')
+    return 16 if isinstance(clear, tuple) and max(clear) > 255 else 8
+
+def _from_picture(im):
+    "The `PIL.Image` `im` as upright RGB; `im` itself stays as it is"
+    _check_pixels(im)
+    try:
+        with _switches, _switches.alone: # Two threads that load one picture would get in each other's way
+            depth = _png_depth(im)
+            if im.format == 'TIFF': _ycbcr(im)
+            mine = im.copy()
+            mine.format,mine.tag_v2 = im.format,getattr(im, 'tag_v2', {})
+        return _upright(mine, depth)[0]
+    except ImageProblem: raise
+    except Exception as e: raise ImageProblem(f'this {type(im).__name__} cannot be loaded ({e}): open it anew')
+
+# %% ../nbs/00_images.ipynb #5ff07d13
+_LAYOUTS = {1:'L', 2:'LA', 3:'RGB', 4:'RGBA'}
+
+def _from_array(a):
+    "The array `a` as a picture in mode RGB"
+    what = f'array of {a.dtype} in the shape {"x".join(map(str, a.shape))}'
+    if a.ndim == 2: a = a[...,None]
+    if a.ndim != 3 or not a.size or a.shape[2] not in _LAYOUTS:
+        first = a.ndim == 3 and a.shape[0] in _LAYOUTS
+        mend = 'put the channels last with transpose(1, 2, 0)' if first else 'a list of photos is given as a list' if a.ndim == 4 else 'check how it was made'
+        raise ImageProblem(f'{what}: a photo is height x width x 3, or 1, 2 or 4 channels; {mend}')
+    if a.dtype.kind == 'f':
+        if not (np.isfinite(a).all() and a.min() >= 0 and a.max() <= 1):
+            raise ImageProblem(f'{what}: floats must lie between 0 and 1; divide by the greatest value that is possible, or give uint8')
+        a = np.rint(a*255).astype(np.uint8)
+    elif a.dtype == np.uint16: a = (a >> 8).astype(np.uint8) # As of a file with 16 bits a channel
+    elif a.dtype != np.uint8: raise ImageProblem(f'{what}: give uint8, uint16, or floats between 0 and 1')
+    a = np.ascontiguousarray(a[...,0] if a.shape[2] == 1 else a)
+    im = Image.fromarray(a)
+    _check_pixels(im)
+    return _rgb(im)
+
+def _is_tensor(o): return hasattr(o, 'detach') and hasattr(o, 'permute')
+
+def _from_tensor(t):
+    "The torch tensor `t`, channels first, as a picture in mode RGB"
+    t = t.detach().cpu()
+    if t.dim() == 3:
+        if t.shape[0] not in _LAYOUTS: raise ImageProblem(f'tensor in the shape {"x".join(map(str, t.shape))}: its channels come first, as in 3 x height x width; use permute(2, 0, 1)')
+        t = t.permute(1, 2, 0)
+    return _from_array(np.asarray(t.float() if t.is_floating_point() else t))
 
 # %% ../nbs/00_images.ipynb #1395d8c6
+def _bytes_of(path):
+    "All bytes of a file, however it is given"
+    if isinstance(path, (str, os.PathLike)): return _read(path)
+    if isinstance(path, (bytes, bytearray, memoryview)): return bytes(path)
+    if not hasattr(path, 'read'):
+        raise TypeError(f'open_image takes a path, bytes, a file open in binary mode, a PIL image, an array or a tensor, not {type(path).__name__}')
+    if hasattr(path, 'seekable') and path.seekable():
+        with _switches.alone: # The same file may be asked for twice, by two threads
+            path.seek(0)
+            data = path.read(MAX_BYTES)
+    else: data = path.read(MAX_BYTES)
+    if isinstance(data, str): raise TypeError("open_image takes a file open in binary mode, not in text mode: open it with 'rb'")
+    return bytes(data)
+
 def open_image(
-    path,       # Path of a file; or the file's bytes, or a file open for reading in binary, such as an upload
+    path,       # Path of a file; its bytes; a file open for reading in binary, such as an upload; a `PIL.Image`; an array; or a tensor
     draft=None, # (width, height) in pixels that is enough: a JPEG is decoded at 1/2, 1/4 or 1/8 size, not below it; None: in full
 )->Image.Image: # Upright, in mode RGB, with nothing of the file's notes left in it
     "The picture at `path` as a person sees it; raises `ImageProblem`"
     name = path if isinstance(path, (str, os.PathLike)) else getattr(path, 'name', '')
     try:
-        if isinstance(path, (str, os.PathLike)): data = _read(path)
-        elif isinstance(path, (bytes, bytearray, memoryview)): data = bytes(path)
-        elif hasattr(path, 'read'):
-            if hasattr(path, 'seekable') and path.seekable(): path.seek(0)
-            data = path.read(MAX_BYTES)
-        else: data = None
-        if not isinstance(data, bytes):
-            raise TypeError(f'open_image takes a path, bytes or a file open in binary mode, not {type(path).__name__}')
-        return _decode(data, draft)[0]
+        if isinstance(path, Image.Image): return _from_picture(path)
+        if isinstance(path, np.ndarray): return _from_array(path)
+        if _is_tensor(path): return _from_tensor(path)
+        return _decode(_bytes_of(path), draft)[0]
     except ImageProblem as e:
         raise ImageProblem(e.reason, name if isinstance(name, (str, os.PathLike)) else '') from e.__cause__
 

@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/infer.html.md"""
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'RESIZE', 'has_fast_bf16', 'pick_precision', 'pick_format', 'low_precision', 'fuse_batchnorm',
-           'torch_forward', 'presize_image', 'map_images']
+           'torch_forward', 'presize_image', 'resize_ways', 'map_images']
 
 # %% ../nbs/00c_infer.ipynb #51d935d7
 import itertools, os
@@ -129,45 +129,71 @@ def torch_forward(
 # %% ../nbs/00c_infer.ipynb #d914cb02
 RESIZE = 'squish','crop','pad'
 
-def presize_image(
-    img, # A path, a file object, or a `PIL.Image` in mode RGB
-    size:tuple, # Height and width in pixels
-    resize:str='squish' # 'squish' keeps all of the photo, 'crop' its proportions, 'pad' both, with black bars
-) -> Image.Image: # In mode RGB
-    "Open `img` and bring it to `size`"
-    h,w = size
-    if not isinstance(img, Image.Image): img = open_image(img, draft=(w,h))
-    if resize=='squish': return img.resize((w,h), resample=Image.Resampling.BILINEAR, reducing_gap=2.)
-    if resize=='crop': return ImageOps.fit(img, (w,h), Image.Resampling.BILINEAR)
+def _squish(img, w, h): return img.resize((w,h), resample=Image.Resampling.BILINEAR, reducing_gap=2.)
+
+def _crop(img, w, h): return ImageOps.fit(img, (w,h), Image.Resampling.BILINEAR)
+
+def _pad(img, w, h):
     scale = min(w/img.width, h/img.height)
     img = img.resize(tuple(max(1, round(o*scale)) for o in img.size), Image.Resampling.BILINEAR)  # `ImageOps.pad` fails where a strip gets thinner than a pixel
     bars = Image.new('RGB', (w,h))
     bars.paste(img, ((w-img.width)//2, (h-img.height)//2))
     return bars
 
+def _fastai_squish(img, w, h): return img.resize((w,h), Image.Resampling.BILINEAR)
+
+def _fastai_crop(img, w, h):
+    m = min(img.width/w, img.height/h)
+    cw,ch = int(m*w),int(m*h)
+    left,top = int(.5*(img.width-cw)),int(.5*(img.height-ch))
+    return img.crop((left, top, left+cw, top+ch)).resize((w,h), Image.Resampling.BILINEAR)
+
+_RESIZERS = dict(squish=_squish, crop=_crop, pad=_pad) | {'fastai-squish':_fastai_squish, 'fastai-crop':_fastai_crop}
+
+def presize_image(
+    img, # What `open_image` takes: a path, bytes, a file object, a `PIL.Image`, an array or a tensor
+    size:tuple, # Height and width in pixels
+    resize:str='squish', # 'squish' keeps all of the photo, 'crop' its proportions, 'pad' both, with black bars; 'fastai-squish' and 'fastai-crop' as fastai's `Resize` does it
+    draft:bool=False # Decode a large JPEG at a half, a quarter or an eighth: faster, and not quite the same pixels
+) -> Image.Image: # In mode RGB
+    "Open `img` and bring it to `size`"
+    h,w = size
+    img = open_image(img, draft=(w,h) if draft else None)
+    if resize not in _RESIZERS: raise ValueError(f"resize='{resize}' is not known; choose one of {', '.join(_RESIZERS)}")
+    return _RESIZERS[resize](img, w, h)
+
+# %% ../nbs/00c_infer.ipynb #f60e7225
+def resize_ways() -> list: # Of those that `presize_image` knows, the ones that a model may use
+    "Every way of resizing, those of this library first"
+    return list(_RESIZERS)
+
 # %% ../nbs/00c_infer.ipynb #d0c7b60f
-def _decode(path, size, resize, change, cache):
-    try: a = cache[path] if cache and path in cache else np.asarray(presize_image(path, size, resize))
+def _decode(photo, size, resize, change, cache, draft):
+    "Pixels of a photo, or None, and the reason why there are none"
+    path = os.fspath(photo) if isinstance(photo, os.PathLike) else photo
+    named = cache is not None and isinstance(path, str)  # whatever else it is may be another one next time
+    try: a = cache[path] if named and path in cache else np.asarray(presize_image(path, size, resize, draft))
     except (ImageProblem, OSError) as e: return None,getattr(e, "reason", str(e))
-    if cache is not None: cache[path] = a
+    if named: cache[path] = a
     return (a if change is None else change(a, path)),''
 
 def map_images(
     forward, # From uint8 of shape (n, height, width, 3) to an array with a row a photo, such as from `torch_forward`
-    paths:list, # Photo files
+    paths:list, # Photo files, or whatever else `open_image` takes
     size:tuple, # Height and width in pixels of what `forward` takes
     resize:str='squish', # See `presize_image`
     bs:int=64, # Photos a batch
     workers:int|None=None, # Threads that decode; None: one a core
     progress:bool=True, # Show a progress bar
     change=None, # A function of (pixels, path) that gives other pixels, such as darker ones
-    cache:dict|None=None, # Path -> pixels before `change`: filled here, so that another call need not decode again
-    extra:list|None=None # One thing more for each photo, such as its description: `forward` gets those of a batch as a second argument
+    cache:dict|None=None, # Path -> pixels before `change`, of what has a path: filled here, so that another call need not decode again
+    extra:list|None=None, # One thing more for each photo, such as its description: `forward` gets those of a batch as a second argument
+    draft:bool=False # See `presize_image`
 ) -> tuple: # An array with a row a photo, NaN where it can't be read (None if none can), and a list with the reason or ''
     "Run `forward` over photos while the next ones are decoded"
     res,reasons,window,todo = None,[],deque(),iter(paths)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as ex:
-        more = lambda n: window.extend(ex.submit(_decode, p, size, resize, change, cache) for p in itertools.islice(todo, n))
+        more = lambda n: window.extend(ex.submit(_decode, p, size, resize, change, cache, draft) for p in itertools.islice(todo, n))
         more(3*bs)
         starts = range(0, len(paths), bs)
         for start in progress_bar(starts, leave=False) if progress else starts:

@@ -9,6 +9,7 @@ __all__ = ['MATERIALS', 'map_labels']
 
 # %% ../nbs/01e_materials.ipynb #d2d340c2
 import pandas as pd
+from .table import tidy_table
 
 MATERIALS = {'boxes':'cardboard', 'box':'cardboard', 'cardboard boxes':'cardboard', 'carton':'cardboard', 'glass bottles':'glass', 'glass bottle':'glass', 'jar':'glass',
              'soda cans':'metal', 'crushed soda cans':'metal', 'cans':'metal', 'can':'metal', 'plastic bottles':'plastic', 'plastic bottle':'plastic', 'water bottles':'plastic'}
@@ -19,7 +20,8 @@ def map_labels(
     vocab:list # Classes that a model knows
 ) -> pd.DataFrame: # A copy
     "Give photos whose label is not in `vocab` the label of their material, where `MATERIALS` has it and `vocab` too"
-    strange = sorted(set(table['label'].dropna()) - set(vocab))
+    table = tidy_table(table)
+    strange = sorted(set(table['label']) - set(vocab))
     mean = {c: MATERIALS.get(c.lower().replace('_', ' ').replace('-', ' ').strip()) for c in strange}
     mean = {c:m for c,m in mean.items() if m in vocab}
     if mean: print('classes taken for the material that they are made of: ' + ', '.join(f'{c} for {m}' for c,m in mean.items()))

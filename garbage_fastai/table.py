@@ -16,7 +16,7 @@ from pathlib import Path
 
 # %% ../nbs/00b_table.ipynb #305d0758
 RESERVED_COLUMNS = frozenset('''path label split given group subfolder decision predicted confidence sure loss ok reason mode width height exif bytes
-    sha256 dhash brightness overexposed'''.split())
+    sha256 dhash brightness overexposed frame seconds'''.split())
 
 def _core(name): return re.sub('^(p_)+', '', name)  # 'p_p_path' -> 'path': so that a class called 'p_path' stays apart from 'path'
 
@@ -58,11 +58,11 @@ def _is_ok(value):
     return True if pd.isna(value) else bool(value)
 
 def tidy_table(
-    table:pd.DataFrame # One row a photo; `path`, `label` and `ok` are looked at where there are such columns
+    table:pd.DataFrame # One row a photo; `path`, `label`, `predicted` and `ok` are looked at where there are such columns
 )->pd.DataFrame: # A copy with paths and class names as text, and `ok` as True or False; all else is as it was, the index too
     "The table with labels that are names of classes, whatever they were"
     res = table.copy()
-    for column,tidy in (('path', _path_text), ('label', label_text), ('ok', _is_ok)):
+    for column,tidy in (('path', _path_text), ('label', label_text), ('predicted', label_text), ('ok', _is_ok)):
         if column not in res: continue
         if isinstance(res[column], pd.DataFrame): raise ValueError(f"the table has several columns {column!r}: keep one of them")
         values = [tidy(o) for o in res[column]]
