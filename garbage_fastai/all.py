@@ -14,6 +14,7 @@ from .sample import *
 from .table import *
 from .infer import *
 from .npz import *
+from .names import *
 from .datasets import *
 from .embed import *
 from .duplicates import *
@@ -55,13 +56,25 @@ from .repeat import *
 from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
-from . import (
+from garbage_fastai import (
+<<<<<<< ours
     layout, images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+||||||| base
+    images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+=======
+    images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+>>>>>>> theirs
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
     card, cluster, run, repeat, experiments)
 _modules = (
+<<<<<<< ours
     layout, images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+||||||| base
+    images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+=======
+    images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+>>>>>>> theirs
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
     card, cluster, run, repeat, experiments)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .images import find_images
+from .names import decode_names
 from .npz import write_npz_photos
 
 # %% ../nbs/01_datasets.ipynb #d7291c47
@@ -124,28 +125,56 @@ def _reading(archive):
 def _open_archive(path):
     "A zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
     with _reading(path):
-        if tarfile.is_tarfile(path): return tarfile.open(path)
+        if tarfile.is_tarfile(path): return tarfile.open(path, encoding='utf-8', errors='surrogateescape')
         if zipfile.is_zipfile(path): return zipfile.ZipFile(path)
     raise ValueError(f'{path} is not an archive that we can open (zip, tar, tar.gz, tar.bz2, tar.xz); '
                      'if it is a download, it may have been cut short')
 
+# %% ../nbs/01_datasets.ipynb #dfc0e042
+def _unicode_path(extra, raw):
+    "The name in the extra field 0x7075 of a zip entry, if it belongs to the name `raw`; else None"
+    while len(extra)>=4:
+        tag,size = struct.unpack('<HH', extra[:4])
+        field,extra = extra[4:4+size],extra[4+size:]
+        if tag!=0x7075 or len(field)<5 or struct.unpack('<L', field[1:5])[0]!=zlib.crc32(raw): continue
+        with suppress(UnicodeDecodeError): return field[5:].decode('utf-8')
+
+def _zip_name(m):
+    "Name of a zip entry: text where the archive says how it is written, else bytes"
+    name = m.orig_filename.split('\0')[0]
+    if m.flag_bits & 0x800: return name
+    raw = name.encode('cp437')  # as which Python has read it
+    return _unicode_path(m.extra, raw) or raw
+
+def _tar_name(m):
+    "Likewise of a tar entry"
+    return m.name if 'path' in m.pax_headers else m.name.encode('utf-8', 'surrogateescape')
+
+# %% ../nbs/01_datasets.ipynb #64b7cbeb
 def _entries(f):
-    "Each entry of an open archive: the entry, its name, bytes when unpacked, and kind (file, dir, link or special)"
+    "Each entry of an open archive: the entry, its name (text or bytes), bytes when unpacked, and kind (file, link or special)"
     if isinstance(f, tarfile.TarFile):
         for m in f:
             kind = 'file' if m.isreg() else 'dir' if m.isdir() else 'link' if m.issym() or m.islnk() else 'special'
-            yield m, m.name, m.size if kind=='file' else 0, kind
+            yield m, _tar_name(m), m.size if kind=='file' else 0, kind
     else:
         for m in f.infolist():
             fmt = stat.S_IFMT(m.external_attr>>16)  # the Unix file type, 0 when packed elsewhere
-            kind = 'link' if fmt==stat.S_IFLNK else 'dir' if m.is_dir() else 'file' if fmt in (0, stat.S_IFREG) else 'special'
+            kind = {0:'file', stat.S_IFREG:'file', stat.S_IFDIR:'dir', stat.S_IFLNK:'link'}.get(fmt, 'special')
             if m.flag_bits & 1: kind = 'encrypted'
-            yield m, m.filename, m.file_size, kind
+            yield m, _zip_name(m), m.file_size, kind
+
+def _entry_names(names, encoding=None):
+    "Names as text, and the encoding of those that did not say it; None if all did, or are plain"
+    raw = [o for o in dict.fromkeys(names) if isinstance(o, bytes)]
+    texts,encoding = decode_names(raw, encoding)
+    read = dict(zip(raw, texts))
+    return [read.get(o, o) for o in names], None if all(o.isascii() for o in raw) else encoding
 
 # %% ../nbs/01_datasets.ipynb #c9e6d229
 def _entry_parts(name):
     "The parts of an entry's path, once it is sure that they stay inside"
-    name = name.replace('\\', '/')  # some Windows tools write these, and on Windows they separate
+    name = unicodedata.normalize('NFC', name).replace('\\', '/')  # Macs split accents; some Windows tools write \\, which separates there
     if name.startswith('/') or re.match('[A-Za-z]:', name): raise ValueError('has an absolute path')
     parts = [p for p in name.split('/') if p not in ('', '.')]
     if '..' in parts: raise ValueError("climbs out of the folder with '..'")
@@ -155,18 +184,30 @@ def _entry_parts(name):
 
 _kinds = dict(link='is a link', special='is a device or another special file', encrypted='is locked with a password')
 
-def _checked_entries(f, archive, max_files, max_bytes):
-    "The entries worth unpacking as (entry, parts, kind), and their bytes; `ValueError` at the first that is not safe"
-    res,files,dirs,total,size = [],{},{},0,os.path.getsize(archive)
-    def refuse(name, why):
-        raise ValueError(f"{archive} is refused: its entry '{name}' {why}. Unpack it yourself if you trust it, and give "
-                         'the folder')
+def _limited_entries(f, refuse, size, max_files, max_bytes):
+    "The entries of an archive, and the bytes of all, as long as they are no more than one would unpack"
+    res,total = [],0
     for n,(m,name,nbytes,kind) in enumerate(_entries(f), 1):
         total += nbytes
         if n > max_files: refuse(name, f'is one more than the {max_files:,} that we unpack')
         if total > max_bytes: refuse(name, f'brings the total above {max_bytes/2**30:.3g} GiB')
         if total > max(100*2**20, MAX_RATIO*size): refuse(name, f'brings the total above {MAX_RATIO} times its size: a bomb?')
+        res.append((m, name, nbytes, kind))
+    return res, total
+
+def _checked_entries(f, archive, max_files, max_bytes, encoding=None):
+    "The entries worth unpacking as (entry, parts, kind), their bytes, and the encoding of names; `ValueError` at the first that is not safe"
+    def refuse(name, why):
+        if isinstance(name, bytes): name = name.decode('utf-8', 'replace')
+        raise ValueError(f"{archive} is refused: its entry '{name}' {why}. Unpack it yourself if you trust it, and give "
+                         'the folder')
+    entries,total = _limited_entries(f, refuse, os.path.getsize(archive), max_files, max_bytes)
+    try: names,encoding = _entry_names([o[1] for o in entries], encoding)
+    except ValueError as e: raise ValueError(f'{archive}: {e}') from None
+    res,files,dirs = [],{},{}
+    for (m,_,nbytes,kind),name in zip(entries, names):
         if kind in _kinds: refuse(name, _kinds[kind])
+        if name.endswith('/') or name.endswith('\\') and not nbytes: kind = 'dir'
         try: parts = _entry_parts(name)
         except ValueError as e: refuse(name, e)
         if not parts or any(map(_hidden, parts)): continue
@@ -175,11 +216,11 @@ def _checked_entries(f, archive, max_files, max_bytes):
         above = keys if kind=='dir' else keys[:-1]
         other = next((files[k] for k in above if k in files), None)
         if kind=='file': other = other or files.get(keys[-1]) or dirs.get(keys[-1])
-        if other: refuse(name, f"collides with '{other}'")
+        if other: refuse(name, f"collides with '{other}'" + (', the same name on Windows and macOS' if other!=name else ''))
         dirs.update((k, name) for k in above)
         if kind=='file': files[keys[-1]] = name
         res.append((m, parts, kind))
-    return res, total
+    return res, total, encoding
 
 # %% ../nbs/01_datasets.ipynb #7c03b38f
 def _cannot_write(folder, e):
@@ -209,6 +250,38 @@ def whole_folder(
     except OSError as e: raise (_cannot_write(dest.parent, e) if e.errno else e) from None
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
+# %% ../nbs/01_datasets.ipynb #d11ba32b
+_NOTE = '.encoding'
+
+def _note_encoding(folder, encoding, paths):
+    "Note in an unpacked folder in which encoding its names were read"
+    odd = [p for parts in paths for p in parts if not p.isascii()]
+    (folder/_NOTE).write_text(f'{encoding}\n{odd[0]}\n', encoding='utf-8', errors='surrogateescape')
+
+def _tell_encoding(archive, folder):
+    "Warn if the names in an unpacked folder are a guess"
+    try: encoding,example = (folder/_NOTE).read_text(encoding='utf-8', errors='replace').splitlines()[:2]
+    except (OSError, ValueError): return
+    warnings.warn(f"{archive} does not say how its names are written: they were read as {encoding}, such as '{example}'. If that is "
+                  'wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in GARBAGE_FASTAI_ENCODING=cp866', stacklevel=4)
+
+# %% ../nbs/01_datasets.ipynb #e98556f8
+def _ignores_case(folder):
+    "Whether `folder` lies on a disk where capitals make no difference"
+    (folder/'.case').touch()
+    try: return (folder/'.CASE').exists()
+    finally: (folder/'.case').unlink()
+
+def _check_twin_folders(archive, tmp, paths):
+    "`ValueError` if two folders of the archive would become one on this disk"
+    known = {}
+    for parts in paths:
+        for i in range(len(parts)):
+            here = '/'.join(parts[:i+1])
+            other = known.setdefault(here.casefold(), here)
+            if other!=here and _ignores_case(tmp):
+                raise ValueError(f"{archive} is refused: its folders '{other}' and '{here}' would be one on this disk. Rename one of them")
+
 # %% ../nbs/01_datasets.ipynb #722c319f
 def _unpack_one(f, m, path, archive):
     "Write entry `m` of the open archive `f` to `path`, as a plain file with plain permissions"
@@ -226,23 +299,29 @@ def safe_unpack(
     archive:str|Path, # A zip, tar, tar.gz, tar.bz2 or tar.xz file; read only, never changed
     dest:str|Path, # The folder to make; if it exists it is whole already, and taken as it is
     max_files:int=MAX_FILES, # Refuse an archive with more entries
-    max_bytes:int=MAX_UNPACKED_BYTES # Refuse an archive that unpacks to more
+    max_bytes:int=MAX_UNPACKED_BYTES, # Refuse an archive that unpacks to more
+    encoding:str|None=None # Of names that don't say theirs; None: `GARBAGE_FASTAI_ENCODING`, else UTF-8 or the likeliest code page
 ) -> Path: # `dest`
     "Unpack `archive` into the new folder `dest`: all of it, or nothing"
-    archive,dest = Path(archive),Path(dest)
-    if dest.is_dir(): return dest
+    archive,dest,encoding = Path(archive),Path(dest),encoding or os.environ.get('GARBAGE_FASTAI_ENCODING')
+    if dest.is_dir():
+        _tell_encoding(archive, dest)
+        return dest
     with _open_archive(archive) as f:
-        with _reading(archive): entries,total = _checked_entries(f, archive, max_files, max_bytes)
+        with _reading(archive): entries,total,taken = _checked_entries(f, archive, max_files, max_bytes, encoding)
         with whole_folder(dest) as tmp:
             free = shutil.disk_usage(tmp).free
             if total > free: raise OSError(f'{archive} needs {total/1e6:,.0f} MB in {dest.parent}, where {free/1e6:,.0f} MB are '
                                            'free: make room there, or set GARBAGE_FASTAI_CACHE to another folder')
+            _check_twin_folders(archive, tmp, [parts if kind=='dir' else parts[:-1] for _,parts,kind in entries])
             for m,parts,kind in entries:
                 if kind=='dir': tmp.joinpath(*parts).mkdir(parents=True, exist_ok=True)
                 else: _unpack_one(f, m, tmp.joinpath(*parts), archive)
             if not find_images(tmp):
                 inner = next(('/'.join(p) for _,p,_ in entries if p[-1].lower().endswith(_packed)), None)
                 raise ValueError(f'{archive} holds no photos' + (f": take '{inner}' out of it and give that" if inner else ''))
+            if not encoding and taken not in (None, 'utf-8'): _note_encoding(tmp, taken, [parts for _,parts,_ in entries])
+    _tell_encoding(archive, dest)
     return dest
 
 # %% ../nbs/01_datasets.ipynb #062b3b07
@@ -336,7 +415,9 @@ def get_data_file(
 def _unpacked_name(archive):
     archive = Path(archive).resolve()
     st = archive.stat()
-    key = hashlib.sha256(f'{archive}|{st.st_size}|{st.st_mtime_ns}'.encode()).hexdigest()[:8]
+    encoding = os.environ.get('GARBAGE_FASTAI_ENCODING', '')
+    # 'names 2': folders from before names were read as their authors wrote them are not taken
+    key = hashlib.sha256(f'{archive}|{st.st_size}|{st.st_mtime_ns}|names 2|{encoding}'.encode('utf-8', 'surrogateescape')).hexdigest()[:8]
     return f'{archive.name.split(".")[0]}-{key}'
 
 def _drawn_sample(dest):

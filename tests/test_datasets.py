@@ -133,6 +133,107 @@ def test_password(tmp_path):
     a.write_bytes(data)
     with pytest.raises(ValueError, match='locked with a password'): safe_unpack(a, tmp_path/'out')
 
+# ---- names as their authors wrote them
+
+class RawName(zipfile.ZipInfo):
+    "An entry whose name is bytes in some encoding, and that does not say which"
+    encoding = 'utf-8'
+    def _encodeFilenameFlags(self): return self.filename.encode(self.encoding, 'replace'), self.flag_bits & ~0x800
+
+def raw_zip(path, names, encoding, extra=None):
+    with zipfile.ZipFile(path, 'w') as z:
+        for n in names:
+            info = RawName(n)
+            info.encoding = encoding
+            if extra: info.extra = extra(n)
+            z.writestr(info, PHOTO)
+    return path
+
+def unicode_path(name, encoding, crc=None):
+    import struct, zlib
+    body = struct.pack('<BL', 1, zlib.crc32(name.encode(encoding, 'replace')) if crc is None else crc) + name.encode()
+    return struct.pack('<HH', 0x9999, 2) + b'ab' + struct.pack('<HH', 0x7075, len(body)) + body
+
+NAMES = [f'{c}/{i}.jpg' for c in ('Glas grün','métal','papier') for i in range(2)]
+
+def classes_of(archive, **kwargs):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        return count_classes(get_dataset(archive, progress=False, **kwargs)), [str(o.message) for o in said]
+
+def test_utf8_without_the_flag(tmp_path):
+    assert classes_of(raw_zip(tmp_path/'a.zip', [*NAMES, '紙/1.jpg'], 'utf-8')) == ({'Glas grün':2, 'métal':2, 'papier':2, '紙':1}, [])
+
+@pytest.mark.parametrize('page,names', [('cp850', ('Glas grün','métal')), ('cp437', ('Glas grün','métal')), ('cp1252', ('Glas grün','métal')), ('cp852', ('szkło','papier')),
+    ('cp866', ('стекло','металл','бумага')), ('cp1251', ('стекло','металл','бумага')), ('gb18030', ('Glas grün','métal','紙')), ('cp932', ('ガラス','表示','紙')),
+    ('cp949', ('유리','금속')), ('cp950', ('玻璃','紙類')), ('cp857', ('cam','kağıt'))])
+def test_code_pages(tmp_path, page, names):
+    "Read as the author saw them, and each use says that it was a guess, the second one too"
+    a = raw_zip(tmp_path/'a.zip', [f'{c}/{i}.jpg' for c in names for i in range(2)], page)
+    for _ in range(2):
+        found,said = classes_of(a)
+        assert found == dict.fromkeys(sorted(names), 2)
+        assert len(said) == 1 and '\n' not in said[0] and 'a.zip does not say' in said[0] and 'GARBAGE_FASTAI_ENCODING' in said[0]
+        assert f"such as '{[n for n in names if not n.isascii()][0]}'" in said[0]
+
+def test_the_encoding_can_be_said(tmp_path, monkeypatch):
+    a = raw_zip(tmp_path/'a.zip', ['\u255e\u2550/1.jpg', 'b/1.jpg'], 'cp437')
+    monkeypatch.setenv('GARBAGE_FASTAI_ENCODING', 'cp437')
+    assert classes_of(a) == ({'b':1, '\u255e\u2550':1}, [])
+    monkeypatch.setenv('GARBAGE_FASTAI_ENCODING', 'latin-1')
+    assert classes_of(a) == ({'b':1, '\u00c6\u00cd':1}, [])  # and not the folder that was unpacked before
+    for bad,says in (('klingon', "encoding 'klingon' is not known"), ('ascii', 'is not written in ascii')):
+        monkeypatch.setenv('GARBAGE_FASTAI_ENCODING', bad)
+        with pytest.raises(ValueError, match=says) as err: get_dataset(a, progress=False)
+        assert str(a) in one_line(err)
+    monkeypatch.delenv('GARBAGE_FASTAI_ENCODING')
+    assert count_classes(safe_unpack(a, tmp_path/'own', encoding='cp437')) == {'b':1, '\u255e\u2550':1}
+
+def test_the_name_in_the_extra_field(tmp_path):
+    good = raw_zip(tmp_path/'a.zip', ['\u7d19/1.jpg', 'b/1.jpg'], 'cp850', lambda n: unicode_path(n, 'cp850'))
+    assert classes_of(good) == ({'b':1, '\u7d19':1}, [])
+    stale = raw_zip(tmp_path/'s.zip', ['métal/1.jpg', 'b/1.jpg'], 'cp850', lambda n: unicode_path('other/x.jpg', 'cp850', crc=1))
+    if sys.version_info < (3,12): assert classes_of(stale)[0] == {'b':1, 'métal':1}
+
+def test_a_macs_accents(tmp_path):
+    "Split accents come out as everybody else writes them, so that a model knows the class again"
+    for a in (make_zip(tmp_path/'m.zip', ['me\u0301tal/1.jpg', 'b/1.jpg']), raw_zip(tmp_path/'n.zip', ['me\u0301tal/1.jpg', 'b/1.jpg'], 'utf-8'),
+              make_tar(tmp_path/'m.tar', ['me\u0301tal/1.jpg', 'b/1.jpg'])):
+        assert classes_of(a) == ({'b':1, 'm\u00e9tal':1}, [])
+
+@pytest.mark.parametrize('page', ['cp866','cp1251','utf-8'])
+@pytest.mark.parametrize('kind', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+def test_tars_in_a_code_page(tmp_path, page, kind):
+    with tarfile.open(tmp_path/'a.tar', 'w', format=kind, encoding=page) as t:
+        for n in ('стекло/1.jpg', 'бумага/1.jpg'):
+            m = tarfile.TarInfo(n); m.size = len(PHOTO)
+            t.addfile(m, io.BytesIO(PHOTO))
+    found,said = classes_of(tmp_path/'a.tar')
+    assert found == {'бумага':1, 'стекло':1} and len(said) == (page!='utf-8')
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(names=st.lists(st.text(st.characters(categories=['L','N'], exclude_characters='\u0130'), min_size=1, max_size=8), min_size=1, max_size=4), odd=st.booleans())
+def test_any_names_in_utf8(tmp_path, names, odd):
+    "Flagged, or with one usual letter among them: exactly as written, in one form of the accents"
+    import secrets, unicodedata
+    form = lambda o: unicodedata.normalize('NFC', o)
+    names = {form(o).casefold(): o for o in names}.values()
+    a = tmp_path/f'{secrets.token_hex(4)}.zip'
+    if odd: raw_zip(a, [f'{o}/1.jpg' for o in [*names, 'é紙']], 'utf-8')
+    else: make_zip(a, [f'{o}/1.jpg' for o in names])
+    try: found = count_classes(safe_unpack(a, tmp_path/a.stem))
+    except ValueError as e: assert 'collides' in str(e)
+    else: assert set(found) - {'é紙'} == {form(o) for o in names} - {'é紙'}
+
+def test_folders_that_differ_in_capitals(tmp_path, monkeypatch):
+    "Two classes where the disk keeps them apart; else refused, never one"
+    a = make_zip(tmp_path/'a.zip', ['Glass/1.jpg', 'glass/2.jpg', 'metal/1.jpg'])
+    assert count_classes(safe_unpack(a, tmp_path/'linux')) == dict(Glass=1, glass=1, metal=1)
+    monkeypatch.setattr(D, '_ignores_case', lambda folder: True)
+    with pytest.raises(ValueError, match="its folders 'Glass' and 'glass' would be one") as err: safe_unpack(a, tmp_path/'windows')
+    one_line(err)
+    assert not (tmp_path/'windows').exists()
+
 # ---- damage and interruption
 
 @pytest.mark.parametrize('make', [lambda p, n: make_zip(p, n, zipfile.ZIP_DEFLATED), lambda p, n: make_tar(p, n, 'w:gz'),
