@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 
+from .errors import GarbageWarning
 from .datasets import dataset_info, get_data_file
 from .duplicates import group_duplicates
 from .table import read_text_csv, write_file
@@ -189,7 +190,7 @@ def _split_by_list(table, usable, listed, source):
     verbs = [('is','are'), ('fits','fit'), ('is','are')]
     lines = [f"{len(o)} {text.format(verb[len(o)>1])} ({o[0]}{', ...' if len(o)>1 else ''})"
              for (o,text),verb in zip(odd, verbs) if o]
-    if lines: warnings.warn(f"split by {source}: {'; '.join(lines)}. These take no part", stacklevel=4)
+    if lines: warnings.warn(f"split by {source}: {'; '.join(lines)}. These take no part", GarbageWarning, stacklevel=4)
     return res
 
 # %% ../nbs/02_splits.ipynb #b04e7336
@@ -255,9 +256,10 @@ def _usable_rows(table):
         first = table['path'][stray].iloc[0]
         if stray.sum()==ok.sum(): raise ValueError(f"no photo is in a class's folder, the first is {first}: put them in one "
                                                    'sub-folder for each class')
-        warnings.warn(f'{stray.sum()} photo{"s" if stray.sum()>1 else ""} outside the class folders left out ({first})', stacklevel=3)
+        warnings.warn(f'{stray.sum()} photo{"s" if stray.sum()>1 else ""} outside the class folders left out ({first})',
+                      GarbageWarning, stacklevel=3)
     lost = sorted(set(labels)-set(labels[ok])-{''})
-    if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", stacklevel=3)
+    if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", GarbageWarning, stacklevel=3)
     return labels.tolist(), np.flatnonzero(ok & ~stray).tolist()
 
 def split_images(
