@@ -138,13 +138,17 @@ class StopOnNaN(TerminateOnNaNCallback):
         mend:str='give a smaller lr' # What to do about it
     ): self.part,self.mend = part,mend
 
+    def _stop(self, what):
+        rate = self.opt.hypers[-1]['lr']
+        raise FloatingPointError(f"{what} in epoch {self.epoch+1} of {self.n_epoch}{self.part} at learning rate {rate:.3g}: {self.mend}")
+
     def after_batch(self):
         if torch.isfinite(self.loss).all(): return
-        what = 'NaN' if torch.isnan(self.loss).any() else 'infinite'
         which = 'loss' if self.training else 'validation loss'
-        rate = self.opt.hypers[-1]['lr']
-        raise FloatingPointError(f"the {which} became {what} in epoch {self.epoch+1} of {self.n_epoch}{self.part} "
-                                 f"at learning rate {rate:.3g}: {self.mend}")
+        self._stop(f"the {which} became {'NaN' if torch.isnan(self.loss).any() else 'infinite'}")
+
+    def before_step(self):
+        if self.opt.hypers[-1]['lr']>1e36: self._stop('the weights became infinite')  # the optimizer would fail over such a number
 
 # %% ../nbs/07_callbacks.ipynb #ef07302d
 def plot_training(

@@ -280,7 +280,7 @@ def print_epoch(
 
 class EpochLines(Callback):
     "Print a line for each epoch, and above the first what the columns are"
-    order = 60  # the Recorder knows the names by then
+    order = 55  # after the Recorder, which knows the names, and before those that pass each row on
     def before_fit(self):
         self.learn.logger = print_epoch
         print_epoch(self.recorder.metric_names)
