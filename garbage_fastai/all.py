@@ -9,6 +9,7 @@ __all__ = []
 
 # %% ../nbs/18_all.ipynb #edb753d6
 from .layout import *
+from .errors import *
 from .images import *
 from .sample import *
 from .table import *
@@ -51,31 +52,20 @@ from .folder import *
 from .sift import *
 from .card import *
 from .cluster import *
+from .recipe import *
 from .run import *
 from .repeat import *
 from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
-from garbage_fastai import (
-<<<<<<< ours
-    layout, images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-||||||| base
-    images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-=======
-    images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
->>>>>>> theirs
+from . import (
+    layout, errors, images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
-    card, cluster, run, repeat, experiments)
+    card, cluster, recipe, run, repeat, experiments)
 _modules = (
-<<<<<<< ours
-    layout, images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-||||||| base
-    images, sample, table, infer, npz, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
-=======
-    images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
->>>>>>> theirs
+    layout, errors, images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
-    card, cluster, run, repeat, experiments)
+    card, cluster, recipe, run, repeat, experiments)
 __all__ = [n for m in _modules for n in m.__all__]

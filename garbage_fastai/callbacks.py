@@ -6,14 +6,14 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['LOGS', 'DevicePrecision', 'precision_callbacks', 'used_precision', 'BestModel', 'AverageWeights', 'EarlyStop',
-           'plot_training', 'LiveGraph', 'check_log', 'log_callbacks']
+           'StopOnNaN', 'plot_training', 'LiveGraph', 'check_log', 'log_callbacks']
 
 # %% ../nbs/07_callbacks.ipynb #8b64f1aa
 import importlib, io
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.fp16 import MixedPrecision, AMPMode
-from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, TerminateOnNaNCallback
 from IPython.display import display
 from .distributed import single_process
 from .infer import pick_format, pick_precision
@@ -129,6 +129,26 @@ class EarlyStop(EarlyStoppingCallback):
     def after_epoch(self):
         try: super().after_epoch()
         except CancelFitException: self.stopped = True
+
+# %% ../nbs/07_callbacks.ipynb #7014ffaf
+class StopOnNaN(TerminateOnNaNCallback):
+    "Stop with an error in the batch whose loss is NaN or infinite"
+    def __init__(self,
+        part:str='', # What is trained, where that is not the whole network, such as ' of the head'
+        mend:str='give a smaller lr' # What to do about it
+    ): self.part,self.mend = part,mend
+
+    def _stop(self, what):
+        rate = self.opt.hypers[-1]['lr']
+        raise FloatingPointError(f"{what} in epoch {self.epoch+1} of {self.n_epoch}{self.part} at learning rate {rate:.3g}: {self.mend}")
+
+    def after_batch(self):
+        if torch.isfinite(self.loss).all(): return
+        which = 'loss' if self.training else 'validation loss'
+        self._stop(f"the {which} became {'NaN' if torch.isnan(self.loss).any() else 'infinite'}")
+
+    def before_step(self):
+        if self.opt.hypers[-1]['lr']>3e37: self._stop('the weights became infinite')  # the optimizer would fail over such a number
 
 # %% ../nbs/07_callbacks.ipynb #ef07302d
 def plot_training(

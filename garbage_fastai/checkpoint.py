@@ -12,7 +12,7 @@ __all__ = ['plain_state', 'callback_state', 'restore_callback', 'random_state', 
 import io
 from contextlib import suppress
 from fastai.vision.all import *
-from fastai.callback.progress import CSVLogger
+from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.callback.tracker import SaveModelCallback
 from .distributed import broadcast_object
 from .table import write_file
@@ -104,7 +104,7 @@ class Checkpoint(Callback):
         self.restore(self._saved)
         self._first,self._saved = self._saved['epoch'],None
         if self._first:
-            self._silent = [cb for cb in self.learn.cbs if cb.run and cb is not self]
+            self._silent = [cb for cb in self.learn.cbs if cb.run and not isinstance(cb, (Checkpoint, ProgressCallback))]
             for cb in self._silent: cb.run = False
 
     def _wake(self, before=math.inf):
@@ -114,7 +114,13 @@ class Checkpoint(Callback):
 
     def before_epoch(self):
         if self.epoch<self._first: raise CancelEpochException
+        if self._first and self.epoch==self._first: self._set_clock()
         self._wake()
+
+    def _set_clock(self):
+        "Let the bar over the epochs count the seconds of the sessions before, or it would promise too much"
+        bar = getattr(first(self.learn.cbs, risinstance(ProgressCallback)), 'mbar', None)
+        if bar: bar.main_bar.start_t -= self.seconds
 
     def before_train(self):
         if self.epoch==0: self.save(0)
@@ -151,6 +157,7 @@ def restore(self:Checkpoint,
     state:dict # From `read_checkpoint`
 ):
     "Put everything back"
+    if not all(o.isfinite().all() for o in state['model'].values()): raise ValueError(f"{self.file} holds weights that are NaN or infinite: remove it to begin anew")
     self.seconds,self.learn.train_iter = state['seconds'],state['train_iter']
     get_model(self.model).load_state_dict(state['model'])
     self.opt.load_state_dict({**state['opt'], 'hypers': L(state['opt']['hypers'])})

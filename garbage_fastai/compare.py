@@ -15,6 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from .errors import GarbageWarning
 from .table import read_predictions
 from .splits import check_splits, photo_ids, read_splits
 from .evaluate import wilson_interval
@@ -124,7 +125,7 @@ def _compare(a, b, names, notes=(), mend='compare predictions of the same photos
         notes = [f'only the {len(shared)} photos that both were tested on count; {len(only[0])} were tested by {names[0]} alone and '
                  f'{len(only[1])} by {names[1]} alone', *notes]
     r,s = a.loc[shared, 'right'].to_numpy(bool), b.loc[shared, 'right'].to_numpy(bool)
-    for o in notes: warnings.warn(o, stacklevel=3)
+    for o in notes: warnings.warn(o, GarbageWarning, stacklevel=3)
     return Comparison((r&s).sum(), (r&~s).sum(), (~r&s).sum(), (~r&~s).sum(), names, notes)
 
 def compare_predictions(

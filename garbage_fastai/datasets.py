@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from .errors import GarbageWarning
 from .images import find_images
 from .names import decode_names
 from .npz import write_npz_photos
@@ -481,6 +482,6 @@ def get_dataset(
         root = find_class_root(src if src.is_dir() else safe_unpack(src, dest/_unpacked_name(src)))
     found = count_classes(root)
     diff = compare_counts(found, ds.counts) if ds and ds.counts else ''
-    if diff: warnings.warn(f'{ds.title} in {root} is not as published: {diff}. A fresh copy is at {ds.home}', stacklevel=2)
+    if diff: warnings.warn(f'{ds.title} in {root} is not as published: {diff}. A fresh copy is at {ds.home}', GarbageWarning, stacklevel=2)
     if progress: print(f'{ds.title if ds else root.name}: {sum(found.values())} photos in {len(set(found)-{""})} classes, {root}')
     return root

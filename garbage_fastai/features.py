@@ -11,7 +11,7 @@ __all__ = ['split_head', 'compute_features', 'head_learner', 'fit_head', 'find_l
 from fastai.vision.all import *
 from torch.utils.data import TensorDataset
 from .infer import low_precision, pick_format
-from .callbacks import used_precision
+from .callbacks import StopOnNaN, used_precision
 
 # %% ../nbs/08a_features.ipynb #990da14e
 def split_head(
@@ -61,10 +61,13 @@ def fit_head(
     progress:bool=True # Show a progress bar while the body runs
 ) -> Learner: # The head's own Learner, with its history and its `lr_find` curve
     "Train the head of `learn` on a frozen body, whose features are computed once"
-    hl = head_learner(learn, compute_features(learn, views, progress), bs)
+    feats = compute_features(learn, views, progress)
+    if not all(x.isfinite().all() for x,_ in feats):
+        raise FloatingPointError("the body's features are NaN or infinite: give other weights, or precision='fp32'")
+    hl = head_learner(learn, feats, bs)
     with hl.no_bar():
         hl.found = find_lr(hl)
-        with hl.no_logging(): hl.fit_one_cycle(epochs, lr or hl.found['lr'])
+        with hl.no_logging(): hl.fit_one_cycle(epochs, lr or hl.found['lr'], cbs=StopOnNaN(' of the head'))
     return hl
 
 # %% ../nbs/08a_features.ipynb #c93dc320

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageFile
 from .layout import Place, read_layout
+from .errors import GarbageWarning
 
 # %% ../nbs/00_images.ipynb #d4b0267f
 if pd.options.mode.string_storage=='auto': pd.options.mode.string_storage = 'python'  # pyarrow's text, pandas' choice where that is installed, takes no file name that is not UTF-8
@@ -544,7 +545,7 @@ def _rows(files, workers):
         try: ex = _pool(workers)
         except Exception as e:
             warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); '
-                          'on macOS and Windows a script needs its work under `if __name__ == "__main__":`')
+                          'on macOS and Windows a script needs its work under `if __name__ == "__main__":`', GarbageWarning)
     if ex is None:
         for o in files:
             with _no_remarks(): row = _scan_one(*o)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from warnings import warn
 from fastai.vision.all import *
 from fastai.callback.training import BnFreeze
+from .errors import GarbageWarning
 from .embed import PACKAGED, packaged_weights
 from .models import (read_weights, hub_errors, find_arch, arch_name, default_weights, freeze_splitter,
                                    speed_up_depthwise)
@@ -99,9 +100,9 @@ def _check_normalize(learn, had, pretrained, normalize):
     if not had: return
     cfg = getattr(getattr(learn.model[0], 'model', None), 'pretrained_cfg', None) or {}
     mean,want = had[0].mean.flatten().cpu().tolist(),cfg.get('mean', imagenet_stats[0])
-    if not normalize: warn("normalize=False, but these DataLoaders normalise the pixels already: build them anew")
+    if not normalize: warn("normalize=False, but these DataLoaders normalise the pixels already: build them anew", GarbageWarning)
     elif pretrained and not np.allclose(mean, want, atol=1e-3):
-        warn(f"these DataLoaders bring pixels to the mean {np.round(mean, 3).tolist()}, and the weights want {np.round(want, 3).tolist()}: build them anew for this network")
+        warn(f"these DataLoaders bring pixels to the mean {np.round(mean, 3).tolist()}, and the weights want {np.round(want, 3).tolist()}: build them anew for this network", GarbageWarning)
 
 HEAD_ARGS = 'concat_pool','pool','lin_ftrs','ps','first_bn','bn_final','lin_first','y_range'
 _linear = dict(concat_pool=False, lin_ftrs=[], ps=0., first_bn=False)

@@ -6,8 +6,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/models.html.md"""
 
 # %% auto #0
 __all__ = ['SCRATCH', 'import_extra', 'read_weights', 'hub_errors', 'Residual', 'resnet9', 'trashnet_cnn', 'trashnet_cnn_plain',
-           'find_arch', 'arch_name', 'default_weights', 'body_stages', 'freeze_splitter', 'DepthwiseConv2d',
-           'DepthwiseConv2dSame', 'speed_up_depthwise']
+           'find_arch', 'arch_name', 'default_weights', 'body_stages', 'freeze_splitter', 'check_size', 'check_freeze',
+           'DepthwiseConv2d', 'DepthwiseConv2dSame', 'speed_up_depthwise']
 
 # %% ../nbs/05_models.ipynb #91658bf7
 import importlib, os, socket, urllib.parse
@@ -15,7 +15,9 @@ from contextlib import contextmanager
 import timm, torch, torchvision
 from torch import nn
 import torch.nn.functional as F
+from functools import lru_cache
 from fastai.layers import ConvLayer
+from fastai.vision.learner import create_timm_model, create_vision_model
 from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from pathlib import Path
@@ -179,6 +181,46 @@ def freeze_splitter(
         rest = [p for p in model[0].parameters() if id(p) not in ids]
         return [low, rest, list(model[1:].parameters())]
     return split
+
+# %% ../nbs/05_models.ipynb #6229cbee
+@lru_cache(maxsize=4)
+def _shape_only(arch):
+    "Body and head of `arch` without weights"
+    make = create_timm_model if isinstance(arch, str) else create_vision_model
+    with torch.device('meta'):
+        made = make(arch, 2, pretrained=False)
+        return (made[0] if isinstance(made, tuple) else made).eval()
+
+def _takes(model, size):
+    "The reason why `model` doesn't take photos of `size`; '' where it does"
+    try:
+        with torch.device('meta'), torch.no_grad(): model(torch.empty(2, 3, *size))
+    except Exception as e: return (str(e).strip() or type(e).__name__).splitlines()[0].rstrip('.')
+    return ''
+
+# %% ../nbs/05_models.ipynb #17058e80
+_USUAL_SIZES = 32,48,64,96,128,160,192,224,240,256,288,299,320,384,448,512
+
+def check_size(
+    arch, # What `find_arch` takes
+    size:tuple, # Height and width in pixels
+    name:str='size' # What the message calls it
+):
+    "Refuse a size that the network of `arch` doesn't take, and say which it does"
+    model = _shape_only(find_arch(arch))
+    why = _takes(model, size)
+    if not why: return
+    works = next((s for s in _USUAL_SIZES if not _takes(model, (s,s))), None)
+    if works is None: return  # a network that can't be tried without weights: the training will tell
+    raise ValueError(f"{name}={size[0]}x{size[1]} does not fit {arch_name(arch)} ({why}): the smallest usual size that does is {works}")
+
+# %% ../nbs/05_models.ipynb #8fcee2a1
+def check_freeze(
+    arch, # What `find_arch` takes
+    freeze:str|int # 'body', 'none', or how many stages
+):
+    "Refuse to freeze more stages than there are"
+    if isinstance(freeze, int): freeze_splitter(freeze)(_shape_only(find_arch(arch)))
 
 # %% ../nbs/05_models.ipynb #c4f58e5d
 class _DepthwiseConv(torch.autograd.Function):

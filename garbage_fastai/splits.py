@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 
+from .errors import GarbageWarning
 from .datasets import dataset_info, get_data_file
 from .duplicates import group_duplicates
 from .table import read_text_csv, tidy_table, write_file
@@ -194,7 +195,7 @@ def _split_by_list(table, usable, listed, source):
     verbs = [('is','are'), ('fits','fit'), ('is','are')]
     lines = [f"{len(o)} {text.format(verb[len(o)>1])} ({o[0]}{', ...' if len(o)>1 else ''})"
              for (o,text),verb in zip(odd, verbs) if o]
-    if lines: warnings.warn(f"split by {source}: {'; '.join(lines)}. These take no part", stacklevel=4)
+    if lines: warnings.warn(f"split by {source}: {'; '.join(lines)}. These take no part", GarbageWarning, stacklevel=4)
     return res
 
 # %% ../nbs/02_splits.ipynb #b04e7336
@@ -285,7 +286,7 @@ def join_labels(
     for state,text in ((-1, 'not found'), (-2, 'not clear, as several photos have that name')):
         odd = [key for r,key in zip(rows, listed['path']) if r==state]
         if odd: warnings.warn(f"{source}: {len(odd)} of its {len(listed)} photos {'is' if len(odd)==1 else 'are'} {text} "
-                              f"({odd[0]}{', ...' if len(odd)>1 else ''})", stacklevel=2)
+                              f"({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
     for column in listed.columns.drop('path'):
         name = 'given' if column.lower() in _split_names else column
         if name in table and name not in ('label','given'): continue  # what a scan found stays
@@ -409,9 +410,9 @@ def _usable_rows(table):
     stray = no_label & ~is_unlabelled(table).to_numpy()
     if stray.any():
         warnings.warn(f'{stray.sum()} photo{"s have" if stray.sum()>1 else " has"} no class and {"are" if stray.sum()>1 else "is"} left out '
-                      f"({table['path'][stray].iloc[0]})", stacklevel=3)
+                      f"({table['path'][stray].iloc[0]})", GarbageWarning, stacklevel=3)
     lost = sorted(set(labels)-set(labels[ok])-{''})
-    if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", stacklevel=3)
+    if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", GarbageWarning, stacklevel=3)
     return np.flatnonzero(ok & ~no_label).tolist()
 
 # %% ../nbs/02_splits.ipynb #4c4822f1
