@@ -24,7 +24,8 @@ from .infer import presize_image
 from .models import import_extra
 from .predict import assemble_predictions
 from .report import image_uri
-from .run import find_model_dir, safe_name
+from .names import folder_names
+from .run import find_model_dir
 from .table import class_columns, class_name
 
 # %% ../nbs/15c_app.ipynb #f5937721
@@ -109,13 +110,14 @@ def build_app(
     predictor = Predictor(folder, precision)
     if predictor.size is None: raise ValueError(f"{model} reads descriptions and sees no photos: give a model that was trained on photos")
     bins,report = _known_bins(bins, predictor.vocab),folder.parent/'report.html'
+    folders = folder_names(predictor.vocab)
     turns = ThreadPoolExecutor(1)  # one request after the other, and always in the same thread: torch keeps threads and memory for each that calls it
 
     def look(paths, pictures):
         cache = {}
         try:
             answers = answer_photos(predictor, paths, bins, cache)
-            if keep is not None: _keep(paths, answers, Path(keep))
+            if keep is not None: _keep(paths, answers, Path(keep), folders)
             return answers,[image_uri(looked_at(predictor, p, cache[p])) if pictures and a['class'] is not None else '' for p,a in zip(paths, answers)]
         finally: _forget(paths, app.upload_file_set)
 
@@ -165,11 +167,11 @@ def _forget(paths, uploads):
             Path(p).unlink()
             Path(p).parent.rmdir()
 
-def _keep(paths, answers, folder):
+def _keep(paths, answers, folder, names):
     "Copy photos into one sub-folder a class, under names that are not taken"
     for p,a in zip(paths, answers):
         if a['class'] is None: continue
-        to,ext = folder/safe_name(a['class']),Path(p).suffix.lower()
+        to,ext = folder/names[a['class']],Path(p).suffix.lower()
         try:
             to.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(p, to/f'{time.strftime("%Y%m%d-%H%M%S")}-{uuid4().hex[:8]}{ext if ext in IMAGE_EXTS else ""}')
