@@ -211,12 +211,12 @@ def _print_stress(model, ev, out):
     from garbage_fastai.run import find_model_dir
     from garbage_fastai.stress import plot_stress, stress_score, stress_test
     from garbage_fastai.table import write_file
-    if ev.new is None: print('under stress they look better than new photos would, since the model has learned from all of them')
-    result = stress_test(Predictor(find_model_dir(model)), (ev.new or ev).preds, n=600, progress=sys.stderr.isatty())
+    result = stress_test(Predictor(find_model_dir(model)), ev.preds, n=600, progress=sys.stderr.isatty())
     by = result[result['strength']>0].pivot(index='stress', columns='strength', values='accuracy').loc[lambda t: result['stress'].unique()[1:]]
     print(f"accuracy under stress, {result['n'][0]} photos, strength 0 is {result['accuracy'][0]:.1%}")
     print(by.to_string(float_format='{:.1%}'.format))
     print(f'mean under stress {stress_score(result):.1%}')
+    if ev.new is not ev: print('the model has learned from some of these photos, so that new ones would do worse; give photos that are new to it')
     if out:
         write_file(out/'stress.csv', result.to_csv(index=False))
         fig = plot_stress(result)
