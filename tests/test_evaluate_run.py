@@ -153,3 +153,12 @@ def test_twins_are_told_when_a_folder_is_looked_through(sample_dir, tmp_path):
     for name in ('glass','Glass','metal'): shutil.copytree(sample_dir/'glass', tmp_path/'photos'/name)
     with pytest.warns(UserWarning, match="classes 'Glass' and 'glass' differ only in capitals"): table = load_table(tmp_path/'photos', progress=False)
     assert table['label'].value_counts().to_dict() == dict(glass=12, Glass=12, metal=12)
+
+def test_served_photos_are_kept_apart(tmp_path):
+    "The page that keeps photos has a folder for each class too"
+    from garbage_fastai.app import _keep
+    classes = ['Glass','glass','a/b','a:b']
+    for i in range(4): (tmp_path/f'{i}.jpg').write_text(classes[i])
+    _keep([tmp_path/f'{i}.jpg' for i in range(4)], [{'class':c} for c in classes], tmp_path/'kept', folder_names(classes))
+    assert {p.parent.name: p.read_text() for p in (tmp_path/'kept').rglob('*.jpg')} == {v:k for k,v in folder_names(classes).items()}
+    assert len({p.parent.name.casefold() for p in (tmp_path/'kept').rglob('*.jpg')}) == 4

@@ -1,6 +1,7 @@
 "Several seeds and folds on the command line: the runs, the summary, and going on after a stop"
-import json, shutil
+import json, shutil, warnings
 import pandas as pd, pytest
+from garbage_fastai.experiments import COLUMNS, results_table
 from garbage_fastai.repeat import summarize_runs
 from test_cli import TINY, call, fails
 
@@ -88,3 +89,12 @@ def test_other_photos_under_the_same_names(folds, sample_dir, tmp_path, capsys):
     fails(capsys, 2, 'train', other, '--out', folds, '--folds', 3, *TINY, says=['fold-1', 'other photos or labels'])
     a.write_bytes(data)
     assert call('train', other, '--out', folds, '--folds', 3, *TINY) == 0  # the same photos in another place
+
+def test_two_folders_of_one_name_in_one_table(tmp_path):
+    "A mean over runs of different photos is told"
+    def rows(hashes): return pd.DataFrame([dict.fromkeys(COLUMNS, 1) | dict(recipe='lite0', changes='', data='photos', split='50/25/25', seed=42+i//2, split_hash=h, machine='m')
+                                           for i,h in enumerate(hashes)], columns=COLUMNS)
+    with pytest.warns(UserWarning, match='lite0 on .photos. with split 50/25/25 and seed 43 is there with different photos .split hashes b, c.'): results_table(rows('aabc'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert results_table(rows('aabb'))['runs'].tolist() == [4]
