@@ -110,14 +110,13 @@ def build_app(
     predictor = Predictor(folder, precision)
     if predictor.size is None: raise ValueError(f"{model} reads descriptions and sees no photos: give a model that was trained on photos")
     bins,report = _known_bins(bins, predictor.vocab),folder.parent/'report.html'
-    folders = folder_names(predictor.vocab)
     turns = ThreadPoolExecutor(1)  # one request after the other, and always in the same thread: torch keeps threads and memory for each that calls it
 
     def look(paths, pictures):
         cache = {}
         try:
             answers = answer_photos(predictor, paths, bins, cache)
-            if keep is not None: _keep(paths, answers, Path(keep), folders)
+            if keep is not None: _keep(paths, answers, Path(keep))
             return answers,[image_uri(looked_at(predictor, p, cache[p])) if pictures and a['class'] is not None else '' for p,a in zip(paths, answers)]
         finally: _forget(paths, app.upload_file_set)
 
@@ -167,10 +166,11 @@ def _forget(paths, uploads):
             Path(p).unlink()
             Path(p).parent.rmdir()
 
-def _keep(paths, answers, folder, names):
+def _keep(paths, answers, folder):
     "Copy photos into one sub-folder a class, under names that are not taken"
     for p,a in zip(paths, answers):
         if a['class'] is None: continue
+        names = folder_names(a['probabilities'])  # of all classes, so that each has its own
         to,ext = folder/names[a['class']],Path(p).suffix.lower()
         try:
             to.mkdir(parents=True, exist_ok=True)

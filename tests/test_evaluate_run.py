@@ -159,6 +159,6 @@ def test_served_photos_are_kept_apart(tmp_path):
     from garbage_fastai.app import _keep
     classes = ['Glass','glass','a/b','a:b']
     for i in range(4): (tmp_path/f'{i}.jpg').write_text(classes[i])
-    _keep([tmp_path/f'{i}.jpg' for i in range(4)], [{'class':c} for c in classes], tmp_path/'kept', folder_names(classes))
+    _keep([tmp_path/f'{i}.jpg' for i in range(4)], [{'class':c, 'probabilities':dict.fromkeys(classes, .25)} for c in classes], tmp_path/'kept')
     assert {p.parent.name: p.read_text() for p in (tmp_path/'kept').rglob('*.jpg')} == {v:k for k,v in folder_names(classes).items()}
     assert len({p.parent.name.casefold() for p in (tmp_path/'kept').rglob('*.jpg')}) == 4
