@@ -24,7 +24,8 @@ from .infer import presize_image
 from .models import import_extra
 from .predict import assemble_predictions
 from .report import image_uri
-from .run import find_model_dir, safe_name
+from .names import folder_names
+from .run import find_model_dir
 from .table import class_columns, class_name
 
 # %% ../nbs/15c_app.ipynb #f5937721
@@ -169,7 +170,8 @@ def _keep(paths, answers, folder):
     "Copy photos into one sub-folder a class, under names that are not taken"
     for p,a in zip(paths, answers):
         if a['class'] is None: continue
-        to,ext = folder/safe_name(a['class']),Path(p).suffix.lower()
+        names = folder_names(a['probabilities'])  # of all classes, so that each has its own
+        to,ext = folder/names[a['class']],Path(p).suffix.lower()
         try:
             to.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(p, to/f'{time.strftime("%Y%m%d-%H%M%S")}-{uuid4().hex[:8]}{ext if ext in IMAGE_EXTS else ""}')

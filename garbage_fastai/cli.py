@@ -103,9 +103,11 @@ def scan(
     "Look through a folder: how many photos a class, and which files can't be used."
     from garbage_fastai.images import scan_images
     from garbage_fastai.datasets import get_dataset
+    from garbage_fastai.names import warn_twins
     from garbage_fastai.table import print_bad, write_file
     table = scan_images(get_dataset(folder), progress=sys.stderr.isatty())
     if not len(table): raise ValueError(f"no photos in {folder}: give a folder that holds some")
+    warn_twins(table['label'])
     for label,n in table.loc[table['ok'], 'label'].value_counts().sort_index().items(): print(f'{n:6}  {label or "(no class)"}')
     print_bad(table)
     if out:
@@ -235,11 +237,15 @@ def evaluate(
     stress:Annotated[bool, typer.Option('--stress', help='Also test up to 600 of the photos darker, blurred, turned, on other ground and so on; takes 36 times as long')]=False,
 ):
     "Test a model on labelled photos that it has not been trained on."
-    from garbage_fastai.run import evaluate_model
-    ev = evaluate_model(model, data, out, progress=sys.stderr.isatty())
+    import warnings
+    from garbage_fastai.run import evaluate_model, learned_words
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='of these .* photos .* byte for byte')  # said below, beside the figure of all
+        ev = evaluate_model(model, data, out, progress=sys.stderr.isatty())
     ev.print_classification_report()
     lo,hi = ev.accuracy_ci95
     print(f'accuracy {ev.accuracy:.1%} (95% interval {lo:.1%} to {hi:.1%}, {ev.n} photos)')
+    if words := learned_words(ev.learned): print(words)
     for actual,predicted,n in ev.most_confused()[:5]: print(f'{n:6}  {actual} taken for {predicted}')
     if stress: _print_stress(model, ev, out)
 
@@ -254,6 +260,7 @@ def _print_stress(model, ev, out):
     print(f"accuracy under stress, {result['n'][0]} photos, strength 0 is {result['accuracy'][0]:.1%}")
     print(by.to_string(float_format='{:.1%}'.format))
     print(f'mean under stress {stress_score(result):.1%}')
+    if ev.new is not ev: print('the model has learned from some of these photos, so that new ones would do worse; give photos that are new to it')
     if out:
         write_file(out/'stress.csv', result.to_csv(index=False))
         fig = plot_stress(result)

@@ -8,7 +8,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/compare.html.md"""
 __all__ = ['Comparison', 'compare_predictions', 'compare_runs', 'read_metrics', 'mean_sd', 'kfold_tables']
 
 # %% ../nbs/10b_compare.ipynb #71cc1b97
-import json, warnings
+import hashlib, json, os, warnings
 import numpy as np, pandas as pd
 from collections import Counter
 from pathlib import Path
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from .errors import GarbageWarning
-from .table import read_predictions
+from .table import read_predictions, read_text_csv
 from .splits import check_splits, photo_ids, read_splits
 from .evaluate import wilson_interval
 
@@ -100,33 +100,98 @@ def _repr_markdown_(self:Comparison):
         f'**{self.verdict}**', *(f'\n{o}' for o in self.notes)])
 
 # %% ../nbs/10b_compare.ipynb #1b28a73f
-def _tested(preds, name, ids=None):
-    "Label and right or wrong of each photo that was tested, by the photo's id"
+def _tested(preds, name):
+    "Path, label, and right or wrong of each photo that was tested"
     if missing := [c for c in ('path', 'label', 'predicted') if c not in preds]:
         raise ValueError(f'{name}: not a predictions table: column {missing[0]!r} is missing')
     label = preds['label'].astype(object).where(preds['label'].notna(), '').astype(str)
+    if (twice := preds['path'].duplicated()).any():
+        raise ValueError(f'{name}: {preds.loc[twice, "path"].iloc[0]} is in the table twice: keep one row for each photo')
     use = (label != '') & (preds['ok'].astype(bool) if 'ok' in preds else True)
     t = preds[use].assign(label=label[use])
-    place = ['/'.join(p.replace('\\', '/').split('/')[-2:]) for p in t['path'].astype(str)]
-    return pd.DataFrame(dict(label=t['label'].array, right=(t['predicted'].astype(str) == t['label']).array, place=place),
-                        index=photo_ids(t) if ids is None else [ids[p] for p in t['path']])
+    res = pd.DataFrame(dict(path=t['path'].astype(str).array, label=t['label'].array,
+                            right=(t['predicted'].astype(str) == t['label']).array))
+    return res if 'sha256' not in t else res.assign(sha256=t['sha256'].fillna('').astype(str).array)
 
-def _compare(a, b, names, notes=(), mend='compare predictions of the same photos'):
-    only = [a.loc[~a.index.isin(b.index)], b.loc[~b.index.isin(a.index)]]
-    moved = only[0].merge(only[1], on='place')
-    moved = moved[moved['label_x'] != moved['label_y']]
-    if len(moved):
-        m = moved.iloc[0]
-        raise ValueError(f'the labels disagree: {m["place"]} is {m["label_x"]} in {names[0]} and {m["label_y"]} in {names[1]}'
-                         + (f', and {len(moved)-1} more' if len(moved) > 1 else '') + ': test both models with the same labels')
+def _place(path): return '/'.join(path.replace('\\', '/').split('/')[-2:])
+
+# %% ../nbs/10b_compare.ipynb #a8f1664d
+def _file_hash(path):
+    "SHA-256 of a file; '' where it can't be read"
+    try:
+        with open(path, 'rb') as f: return hashlib.sha256(f.read()).hexdigest()
+    except OSError: return ''
+
+def _same_paths(a, b):
+    "Whether two tables speak of the same folder, so that a path means the same file in both"
+    return bool(set(a['path']) & set(b['path']))
+
+def _contents(tables):
+    "For each table the content of its photos, as SHA-256; None where it is not known for all"
+    if all('sha256' in t and (t['sha256'] != '').all() for t in tables): return [t['sha256'].tolist() for t in tables]
+    if not all(os.path.isfile(p) for t in tables for p in t['path']): return None
+    hashes = [[_file_hash(p) for p in t['path']] for t in tables]
+    return hashes if all(h for hs in hashes for h in hs) else None
+
+_BY_NAME = 'photos are matched by class and file name alone, since their contents are not known'
+
+def _matched(a, b):
+    "The two tables with an index that is the same for the same photo; a note where that is less than sure; and whether names decide"
+    known,same = 'sha256' in a and 'sha256' in b, _same_paths(a, b)
+    hashes = _contents((a, b)) if known or not same else None
+    ids = hashes or [photo_ids(o) for o in (a, b)]
+    a,b = (o.set_axis(pd.Index(k, dtype=object)) for o,k in zip((a, b), ids))
+    return a, b, [] if hashes or same else [_BY_NAME], not hashes
+
+# %% ../nbs/10b_compare.ipynb #2069dc33
+def _left_out(n, why): return f'{n} photo{"s" if n > 1 else ""} {why}: left out'
+
+def _once(t, name):
+    "Each content once, and notes about those with several labels"
+    several = t.groupby(level=0)['label'].nunique()
+    odd = several.index[several > 1]
+    notes = [_left_out(len(odd), f'of {name} under several labels')] if len(odd) else []
+    t = t[~t.index.isin(odd)]
+    return t[~t.index.duplicated()], notes
+
+def _agreeing(a, b, names, strict):
+    "The photos that both were tested on under one label, and notes about the others; `strict`: there must be none"
     shared = a.index[a.index.isin(b.index)]
+    differ = shared[a.loc[shared, 'label'].to_numpy() != b.loc[shared, 'label'].to_numpy()]
+    if not len(differ): return shared, []
+    one = differ[0]
+    said = f'{_place(a.loc[one, "path"])} is {a.loc[one, "label"]} in {names[0]} and {b.loc[one, "label"]} in {names[1]}'
+    if strict or len(differ) == len(shared):
+        more = f', and {len(differ)-1} more' if len(differ) > 1 else ''
+        raise ValueError(f'the labels disagree: {said}{more}: test both models with the same labels')
+    return shared[~shared.isin(differ)], [_left_out(len(differ), f'with other labels in the two, such as {said}')]
+
+# %% ../nbs/10b_compare.ipynb #e69762eb
+def _compare(a, b, names, notes=(), mend='compare predictions of the same photos', strict=True):
+    "Compare two tables whose index tells which photos are the same"
+    (a,na),(b,nb) = _once(a, names[0]),_once(b, names[1])
+    only = [a.loc[~a.index.isin(b.index)], b.loc[~b.index.isin(a.index)]]
+    shared,differ = _agreeing(a, b, names, strict)
     if not len(shared): raise ValueError(f'no photo was tested by both {names[0]} ({len(a)}) and {names[1]} ({len(b)}): {mend}')
+    notes = [*notes, *na, *nb, *differ]
     if len(only[0]) or len(only[1]):
-        notes = [f'only the {len(shared)} photos that both were tested on count; {len(only[0])} were tested by {names[0]} alone and '
+        n = len(shared)
+        notes = [f'only the {n} photo{"s" if n > 1 else ""} that both were tested on count; {len(only[0])} were tested by {names[0]} alone and '
                  f'{len(only[1])} by {names[1]} alone', *notes]
     r,s = a.loc[shared, 'right'].to_numpy(bool), b.loc[shared, 'right'].to_numpy(bool)
     for o in notes: warnings.warn(o, GarbageWarning, stacklevel=3)
     return Comparison((r&s).sum(), (r&~s).sum(), (~r&s).sum(), (~r&~s).sum(), names, notes)
+
+def _check_places(a, b, names):
+    "Where photos are matched by name, a photo with two labels has two names: refuse what would only lose it"
+    a,b = (o.assign(place=[_place(p) for p in o['path']]) for o in (a, b))
+    only = [a[~a.index.isin(b.index)], b[~b.index.isin(a.index)]]
+    moved = only[0].merge(only[1], on='place')
+    moved = moved[moved['label_x'] != moved['label_y']]
+    if not len(moved): return
+    m,more = moved.iloc[0],f', and {len(moved)-1} more' if len(moved) > 1 else ''
+    raise ValueError(f'the labels disagree: {m["place"]} is {m["label_x"]} in {names[0]} and {m["label_y"]} in {names[1]}{more}: '
+                     'test both models with the same labels')
 
 def compare_predictions(
     a:pd.DataFrame, # Predictions of the first model, one row a photo; the test rows
@@ -134,48 +199,79 @@ def compare_predictions(
     names:tuple=('first', 'second') # What to call the two
 )->Comparison: # With accuracies, difference and p-value, shown as a table
     "Compare two models on the photos that both were tested on"
-    return _compare(_tested(a, names[0]), _tested(b, names[1]), names)
+    a,b,notes,by_name = _matched(_tested(a, names[0]), _tested(b, names[1]))
+    if by_name: _check_places(a, b, names)
+    res = _compare(a, b, names)
+    res.notes += notes
+    return res
 
 # %% ../nbs/10b_compare.ipynb #342dd4cd
-def _read_run(run):
-    "Name, tested photos, part of every photo, and config of a run folder"
-    run = Path(run)
-    for f in ('predictions.csv', 'splits.csv', 'config.json'):
-        if not (run/f).is_file(): raise FileNotFoundError(f'{run} has no {f}: give a folder that `garbage-fastai train` made')
-    config, splits, preds = _read_json(run/'config.json'), read_splits(run/'splits.csv'), read_predictions(run/'predictions.csv')
-    if 'label' not in splits: raise ValueError(f"{run/'splits.csv'} has no column label: run the training again")
-    ids = dict(zip(splits['path'], photo_ids(splits)))
-    if 'split' not in preds or not (preds['split'] == 'test').any():
-        raise ValueError(f'{run} tested no photos: train with a test part, such as --split 50/25/25')
-    preds = preds[preds['split'] == 'test']
-    strange = [p for p in preds['path'] if p not in ids]
-    if strange: raise ValueError(f'{run}: {strange[0]} is in predictions.csv and not in splits.csv; run the training again')
-    name = run.resolve().name
-    return name, _tested(preds, name, ids), pd.Series(splits['split'].array, index=[ids[p] for p in splits['path']]), config
-
 def _read_json(path):
     try: return json.loads(path.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{path} is not JSON ({e}): run the training again') from None
 
+def _read_parts(file):
+    "Path, label, part and content of every photo of a run"
+    splits = read_splits(file)
+    if 'label' not in splits: raise ValueError(f"{file} has no column label: run the training again")
+    raw = read_text_csv(file)
+    return splits.assign(sha256=raw['sha256'].to_numpy() if 'sha256' in raw else '')
+
+def _read_run(run):
+    "Name, tested photos, all photos, and config of a run folder"
+    run = Path(run)
+    for f in ('predictions.csv', 'splits.csv', 'config.json'):
+        if not (run/f).is_file(): raise FileNotFoundError(f'{run} has no {f}: give a folder that `garbage-fastai train` made')
+    config, parts, preds = _read_json(run/'config.json'), _read_parts(run/'splits.csv'), read_predictions(run/'predictions.csv')
+    if 'split' not in preds or not (preds['split'] == 'test').any():
+        raise ValueError(f'{run} tested no photos: train with a test part, such as --split 50/25/25')
+    preds = preds[preds['split'] == 'test']
+    strange = sorted(set(preds['path']) - set(parts['path']))
+    if strange: raise ValueError(f'{run}: {strange[0]} is in predictions.csv and not in splits.csv; run the training again')
+    name = run.resolve().name
+    return name, _tested(preds, name), parts, config
+
+# %% ../nbs/10b_compare.ipynb #3b454406
+def _run_ids(parts, names):
+    "For each of two runs: path -> what the photo is known by in both; and a note where that is only its name"
+    used = [p[p['split'] != ''] for p in parts]
+    lack = [name for p,name in zip(used, names) if (p['sha256'] == '').any()]
+    if not lack: return [dict(zip(p['path'], p['sha256'])) for p in used], []
+    which = ' and '.join(lack)
+    return [dict(zip(p['path'], photo_ids(p))) for p in used], [f'{_BY_NAME} in splits.csv of {which}']
+
+def _fair(tested, learned, name):
+    "The tested photos without those that the run has learned from as well, and a note"
+    twice = tested.index.isin(learned)
+    k = tested.index[twice].nunique()
+    return tested[~twice], [_left_out(k, f'of {name} in its test part as well as in train or valid')] if k else []
+
 _NO_RECIPE = set('data split device classes precision precision_used split_hash photos bad_files versions started lr_found seconds'.split())
 
+def _recipes_differ(c1, c2):
+    differ = [f'{k} {c1[k]} and {c2[k]}' for k in c1 if k in c2 and k not in _NO_RECIPE and c1[k] != c2[k]]
+    return [f'the recipes differ: {", ".join(differ)}'] if differ else []
+
+# %% ../nbs/10b_compare.ipynb #35193aef
 def compare_runs(
     run1:str|Path, # Folder of a run of `garbage-fastai train`
     run2:str|Path # Folder of another
 )->Comparison: # Of the photos that were test photos in both
     "Compare two runs on the photos that both were tested on"
-    runs = [_read_run(o) for o in (run1, run2)]
-    names = tuple(o[0] for o in runs)
-    if names[0] == names[1]: names = (str(run1), str(run2))
-    notes = []
-    for i,(_,tested,*_) in enumerate(runs):
-        parts = runs[1-i][2]
-        k = parts[parts.index.isin(tested.index)].isin(['train', 'valid']).sum()
-        if k: notes.append(f'{k} test photos of {names[i]} were in the train or valid part of {names[1-i]}: left out')
-    res = _compare(runs[0][1], runs[1][1], names, notes, f'train again with the split of the first, --split {Path(run1)/"splits.csv"}')
-    c1,c2 = (o[3] for o in runs)
-    differ = [f'{k} {c1[k]} and {c2[k]}' for k in c1 if k in c2 and k not in _NO_RECIPE and c1[k] != c2[k]]
-    if differ: res.notes.append(f'the recipes differ: {", ".join(differ)}')
+    labels, tested, parts, configs = zip(*(_read_run(o) for o in (run1, run2)))
+    names = labels if labels[0] != labels[1] else (str(run1), str(run2))
+    (ids,by_name),notes = _run_ids(parts, names),[]
+    learned = [{i[p] for p in t.loc[t['split'].isin(['train', 'valid']), 'path']} for i,t in zip(ids, parts)]
+    tested = [t.set_axis(pd.Index([i[p] for p in t['path']], dtype=object)) for i,t in zip(ids, tested)]
+    for i in (0, 1):
+        tested[i],said = _fair(tested[i], learned[i], names[i])
+        notes += said
+        k = len(set(tested[i].index) & learned[1-i])
+        if k: notes.append(f'{k} test photo{"s" if k > 1 else ""} of {names[i]} {"were" if k > 1 else "was"} in the train or valid part of {names[1-i]}: left out')
+    mend = f'train again with the split of the first, --split {Path(run1)/"splits.csv"}'
+    if not set(ids[0].values()) & set(ids[1].values()): mend = 'no photo of the one is in the other, so train both on the same photos'
+    res = _compare(*tested, names, notes, mend, strict=False)
+    res.notes += by_name + _recipes_differ(*configs)
     return res
 
 # %% ../nbs/10b_compare.ipynb #98dbcf9a

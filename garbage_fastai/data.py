@@ -13,6 +13,7 @@ import io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from fastai.vision.all import *
+from .errors import GarbageWarning
 from .infer import RESIZE, presize_image
 from .table import label_text, tidy_table
 from .augment import augment_transforms
@@ -146,7 +147,7 @@ def pick_vocab(
     if strange: raise ValueError(f"vocab lacks {', '.join(strange)}, which the table has photos of: add them, or leave those photos out")
     learned = set(table['label'][(table['split']=='train').values])
     none = [o for o in vocab if o not in learned]
-    if none: warnings.warn(f"no photo to train on is of {', '.join(none)}: vocab names them, and the model can't learn them")
+    if none: warnings.warn(f"no photo to train on is of {', '.join(none)}: vocab names them, and the model can't learn them", GarbageWarning)
     return vocab
 
 # %% ../nbs/04_data.ipynb #177fcd7c

@@ -264,7 +264,7 @@ def _tell_encoding(archive, folder):
     try: encoding,example = (folder/_NOTE).read_text(encoding='utf-8', errors='replace').splitlines()[:2]
     except (OSError, ValueError): return
     warnings.warn(f"{archive} does not say how its names are written: they were read as {encoding}, such as '{example}'. If that is "
-                  'wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in GARBAGE_FASTAI_ENCODING=cp866', stacklevel=4)
+                  'wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in GARBAGE_FASTAI_ENCODING=cp866', GarbageWarning, stacklevel=4)
 
 # %% ../nbs/01_datasets.ipynb #e98556f8
 def _ignores_case(folder):

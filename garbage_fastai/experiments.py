@@ -9,10 +9,11 @@ __all__ = ['RECIPES', 'COLUMNS', 'Recipe', 'find_recipe', 'changes_text', 'run_r
            'run_recipe', 'results_table', 'time_to', 'experiment_log']
 
 # %% ../nbs/15b_experiments.ipynb #189c9aa9
-import difflib, json, re
+import difflib, json, re, warnings
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
+from .errors import GarbageWarning
 from .table import write_file
 from .datasets import DATASETS
 from .learner import fetch_weights
@@ -167,6 +168,15 @@ def run_recipe(
         add_row(results, rows[-1])
     return pd.DataFrame(rows, columns=COLUMNS)
 
+# %% ../nbs/15b_experiments.ipynb #a0b1ab3f
+def _warn_mixed(rows):
+    "Warn where rows that go into one mean are of different photos"
+    keys = ['recipe','changes','data','split','seed']
+    for (recipe,_,data,split,seed),t in rows.groupby(keys, dropna=False):
+        hashes = sorted(set(t['split_hash'])-{''})
+        if len(hashes)>1: warnings.warn(f"{recipe} on '{data}' with split {split} and seed {seed} is there with different photos (split hashes {', '.join(hashes)}): "
+                                        "their rows are in one mean; give each folder a results file of its own", GarbageWarning, stacklevel=3)
+
 # %% ../nbs/15b_experiments.ipynb #b6d182ce
 def _published(recipe, data):
     r = RECIPES.get(recipe)
@@ -177,6 +187,7 @@ def results_table(
     rows:pd.DataFrame # From `read_results`
 ) -> pd.DataFrame: # A row for each recipe and its changes, in the order of `RECIPES`; accuracies between 0 and 1
     "Mean and standard deviation of each recipe's runs beside the published figure"
+    _warn_mixed(rows)
     order = {n:i for i,n in enumerate(RECIPES)}
     t = rows.assign(seconds=rows[['seconds_head','seconds_fit','seconds_evaluate']].sum(axis=1), place=rows['recipe'].map(order).fillna(len(order)))
     g = t.groupby(['place','recipe','changes','data','machine'], sort=True, dropna=False)

@@ -10,6 +10,7 @@ __all__ = ['load_groups', 'repeat_tables', 'check_repeat', 'is_finished', 'summa
 # %% ../nbs/15a_repeat.ipynb #d812879c
 import gc, json, re
 import numpy as np, pandas as pd
+from collections import Counter
 from pathlib import Path
 from .splits import group_photos, split_hash, split_images, split_rule, take_share
 from .table import read_predictions, write_file
@@ -44,6 +45,14 @@ def repeat_tables(
     each = range(recipe['seed'], recipe['seed']+seeds)
     return {f'seed-{s}': (dict(seed=s), part(split_images(table, recipe['split'], seed=s), s)) for s in each}
 
+# %% ../nbs/15a_repeat.ipynb #f32c849d
+def _same_contents(file, table):
+    "Whether a run's `splits.csv` holds the photos of `table`, as far as both tell what these contain"
+    if 'sha256' not in table or not file.is_file(): return True
+    had = read_predictions(file)
+    if 'sha256' not in had: return True
+    return Counter(zip(had['sha256'], had['split'])) == Counter(zip(table['sha256'], table['split']))
+
 # %% ../nbs/15a_repeat.ipynb #5c11c645
 def check_repeat(
     out:str|Path, # Folder of the repetition
@@ -66,9 +75,20 @@ def is_finished(
     if not ((run/'report.html').is_file() and (run/'config.json').is_file()): return False
     had = json.loads((run/'config.json').read_text(encoding='utf-8'))
     differ = differences(had, recipe)
-    if not differ and had.get('split_hash')!=split_hash(table): differ = ['other photos or labels']
+    same = had.get('split_hash')==split_hash(table) and _same_contents(run/'splits.csv', table)
+    if not differ and not same: differ = ['other photos or labels']
     if differ: raise ValueError(f"{run} is a finished run with {differ[0]}: give another --out, or --overwrite to run all again")
     return True
+
+# %% ../nbs/15a_repeat.ipynb #c8a6ad5a
+def _photo_keys(run, paths):
+    "What photos are known by in several runs: their content, and which copy of it; the path where the content is not known"
+    file = Path(run)/'splits.csv'
+    all_photos = read_predictions(file) if file.is_file() else pd.DataFrame()
+    if not {'path','sha256'} <= set(all_photos): return list(paths)
+    t = all_photos[all_photos['sha256']!=''].sort_values('path')
+    keys = dict(zip(t['path'], t['sha256'] + ' ' + t.groupby('sha256').cumcount().astype(str)))
+    return [keys.get(p, p) for p in paths]
 
 # %% ../nbs/15a_repeat.ipynb #56eda778
 def summarize_runs(
@@ -78,7 +98,8 @@ def summarize_runs(
     metrics = read_metrics(runs)
     spread = mean_sd(metrics)
     judged = [read_predictions(Path(r)/'predictions.csv').query('split==@s and ok and label!=""') for r,s in metrics['split'].items()]
-    right = pd.concat(judged).assign(right=lambda t: t['predicted']==t['label']).groupby('path')['right'].mean()
+    judged = [t.assign(photo=_photo_keys(r, t['path']), right=t['predicted']==t['label']) for r,t in zip(metrics.index, judged)]
+    right = pd.concat(judged).groupby('photo')['right'].mean()
     res = metrics[['n','accuracy','macro_f1']].set_index(pd.Index([Path(r).name for r in metrics.index], name='run')).astype(float)
     for row in ('mean','sd'): res.loc[row] = dict(accuracy=spread.loc['accuracy', row], macro_f1=spread.loc['macro_f1', row])
     res.loc['pooled'] = dict(n=len(right), accuracy=right.mean())

@@ -7,15 +7,17 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/run.html.md"""
 # %% auto #0
 __all__ = ['smaller_size', 'full_recipe', 'print_table', 'decision_counts', 'load_table', 'prepare_table', 'print_duplicates',
            'recipe_learner', 'recipe_callbacks', 'fit_recipe', 'train_run', 'keep_best', 'follow_run', 'print_epoch',
-           'EpochLines', 'finish_run', 'write_plots', 'leak_figures', 'evaluate_model', 'copy_sorted', 'safe_name',
-           'take_shard', 'predict_photos']
+           'EpochLines', 'learned_photos', 'read_learned', 'finish_run', 'write_plots', 'leak_figures', 'learned_parts',
+           'learned_figures', 'learned_words', 'evaluate_model', 'copy_sorted', 'take_shard', 'predict_photos']
 
 # %% ../nbs/15_run.ipynb #e652aa4b
-import io, json, os, shutil, sys, time
+import hashlib, io, json, os, shutil, sys, time, unicodedata, warnings
 from contextlib import nullcontext, redirect_stdout
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
+from .errors import GarbageWarning
 from .images import find_images, scan_images
+from .names import folder_names, safe_name, warn_twins
 from .datasets import get_dataset
 from .duplicates import conflicting_labels, find_leaks
 from .materials import map_labels
@@ -30,13 +32,13 @@ from . import schedules  # brings `fit_schedule`
 from .learner import build_learner, fetch_weights
 from .features import fit_head
 from .predict import predict_images
-from .table import print_bad, read_predictions, write_file
+from .table import class_columns, class_name, print_bad, read_predictions, write_file
 from .evaluate import Evaluation, plot_history
 from .labels import LEFT_OUT, apply_decisions, read_decisions
 from .calibrate import calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone
 from .cam import write_maps
 from .report import write_report
-from .export import Predictor, code_commit, export_model, find_model_dir, machine_name, versions
+from .export import Predictor, code_commit, export_model, find_model_dir, machine_name, read_model_json, versions
 from .card import write_card
 from .folder import check_out, check_same, clear_halves, clear_run, read_config, read_table, write_json
 from .wise import copy_weights, mix_weights
@@ -113,6 +115,7 @@ def load_table(
         name = '--labels' if isinstance(labels, pd.DataFrame) else Path(labels).name
         table = join_labels(table, listed, name)
         print(f"{name}: classes of {int((table['label']!='').sum())} photos; names of folders are not used")
+    warn_twins(table['label'])
     unlabelled = is_unlabelled(table)
     if unlabelled.any():
         print(f"{unlabelled.sum()} photos have no label and take no part, such as {table['path'][unlabelled].iloc[0]}")
@@ -308,6 +311,28 @@ class EpochLines(Callback):
         self.learn.logger = print_epoch
         print_epoch(self.recorder.metric_names)
 
+# %% ../nbs/15_run.ipynb #c762e1ab
+def _fingerprint(sha256): return sha256[:16]  # by chance two of a million photos share one once in 37 million times
+
+def learned_photos(
+    table:pd.DataFrame # With `split` and `sha256`
+) -> dict: # Keys train and valid; the fingerprints of the photos as one text; empty where the table does not tell what photos contain
+    "Which photos a model learns from (train) and is chosen by (valid), for `model.json`"
+    if not {'sha256','split'} <= set(table.columns): return {}
+    prints = lambda part: sorted({_fingerprint(h) for h in table.loc[table['split']==part, 'sha256'] if h})
+    return {part: ' '.join(prints(part)) for part in ('train','valid')}
+
+def read_learned(
+    model:str|Path # A run folder, or its model folder
+) -> dict: # Keys train and valid; sets of fingerprints; empty where nothing tells
+    "Which photos a model has learned from, as `model.json` or else the run's `splits.csv` tells"
+    folder = find_model_dir(model)
+    told = read_model_json(folder).get('learned_from')
+    if not told and folder.name=='model' and (folder.parent/'splits.csv').is_file():  # a run from before model.json told
+        told = learned_photos(read_predictions(folder.parent/'splits.csv'))
+    if not isinstance(told, dict): return {}
+    return {part: set(str(told.get(part) or '').split()) for part in ('train','valid')} if told else {}
+
 # %% ../nbs/15_run.ipynb #f92a018a
 def finish_run(
     learn:Learner, # Trained
@@ -333,7 +358,7 @@ def finish_run(
     write_maps(learn, Evaluation(judged), out/'maps')
     write_plots(out, Evaluation(judged))
     export_model(learn, out/'model', split_hash=config['split_hash'], temperature=temperature, threshold=threshold,
-                 metrics={k:metrics[k] for k in ('split','accuracy','accuracy_ci95','macro_f1','n')})
+                 learned_from=learned_photos(table), metrics={k:metrics[k] for k in ('split','accuracy','accuracy_ci95','macro_f1','n')})
     config['seconds']['evaluate'] = round(time.time()-start, 1)
     write_json(out/'config.json', config)
     write_card(out)
@@ -371,50 +396,101 @@ def leak_figures(
     ev = Evaluation(clean)
     return dict(leaked=leaked, accuracy_without_leaked=ev.accuracy, accuracy_without_leaked_ci95=list(ev.accuracy_ci95))
 
+# %% ../nbs/15_run.ipynb #653c2794
+def learned_parts(
+    paths, # Of photos
+    learned:dict # From `read_learned`
+) -> list: # 'train', 'valid' or '' for each photo
+    "For which part of a model's training each photo was used, told by its content"
+    def part(path):
+        try: one = _fingerprint(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        except OSError: return ''
+        return next((p for p in ('train','valid') if one in learned.get(p, ())), '')
+    return [part(p) for p in paths]
+
+def learned_figures(
+    new:Evaluation|None, # Of the photos that the model has not learned from; None where there is none
+    parts:list # From `learned_parts`, of all photos that count
+) -> dict: # trained_on, chosen_by (photos), n_new, and if there are any accuracy_new and accuracy_new_ci95
+    "How the accuracy looks without the photos that a model has learned from"
+    res = dict(trained_on=parts.count('train'), chosen_by=parts.count('valid'), n_new=parts.count(''))
+    return res if new is None else dict(res, accuracy_new=new.accuracy, accuracy_new_ci95=list(new.accuracy_ci95))
+
+def learned_words(
+    figures:dict # From `learned_figures`
+) -> str: # One sentence; empty where all photos are new to the model
+    "Say how many photos a model has learned from, and how it does on the others"
+    t,c,n = (figures.get(k, 0) for k in ('trained_on','chosen_by','n_new'))
+    if not t+c: return ''
+    used = ' and '.join([f'{t} were trained on']*(t>0) + [f'{c} chose the model']*(c>0))
+    said = f'of these {t+c+n} photos {used}, byte for byte'
+    if not n: return f'{said}: none is new to the model, so this says nothing about new photos'
+    lo,hi = figures['accuracy_new_ci95']
+    return f"{said}: without them accuracy {figures['accuracy_new']:.1%} (95% interval {lo:.1%} to {hi:.1%}, {n} photos)"
+
+# %% ../nbs/15_run.ipynb #d847fc51
+def _look_for_learned(ev, model):
+    "Give `ev` the figures of the photos that are new to the model, and warn if not all of them are"
+    learned = read_learned(model)
+    ev.learned,ev.new = {},ev
+    if not learned: return warnings.warn(f'{model} does not tell which photos it has learned from: if it has learned from some of these, its accuracy looks better than it is', GarbageWarning, stacklevel=3)
+    parts = learned_parts(ev.rows['path'], learned)
+    used = set(ev.rows.loc[[p!='' for p in parts], 'path'])
+    if used: ev.new = None if len(used)==len(ev.rows) else Evaluation(ev.preds[~ev.preds['path'].isin(used)], ev.vocab)
+    ev.learned = learned_figures(ev.new, parts)
+    if used: warnings.warn(learned_words(ev.learned), GarbageWarning, stacklevel=3)
+
+def _same_form(table, vocab):
+    "A label whose accents are put together otherwise than in the class of that name, as on a Mac, is that class"
+    forms = {unicodedata.normalize('NFC', c): c for c in vocab}
+    same = lambda c: c if c in vocab or not isinstance(c, str) else forms.get(unicodedata.normalize('NFC', c), c)
+    return table.assign(label=[same(c) for c in table['label']])
+
 # %% ../nbs/15_run.ipynb #8b2918ae
 def evaluate_model(
     model:str|Path, # A run folder, or its model folder
     data:str|Path, # Labelled photos: a folder with one sub-folder a class, an archive, or a known name
     out:str|Path|None=None, # Folder for `predictions.csv` and `metrics.json`
     progress:bool=True # Show a progress bar
-) -> Evaluation: # With every figure and plot
+) -> Evaluation: # With every figure and plot; `learned` has those of `learned_figures`, and `new` is the `Evaluation` without the photos that the model has learned from
     "Test a model on labelled photos"
     if out is not None and (Path(out)/'config.json').exists(): raise ValueError(f"--out {out} holds a run, whose predictions would be lost: give another folder")
     predictor = Predictor(find_model_dir(model))
     photos = find_images(get_dataset(data), folder_only=True)
     if not photos: raise ValueError(f"no photos in {data}: give a folder that holds some")
-    table = map_labels(pd.DataFrame(photos, columns=['path','label']), predictor.vocab)
+    table = map_labels(_same_form(pd.DataFrame(photos, columns=['path','label']), predictor.vocab), predictor.vocab)
     strange = sorted(set(table['label']) - set(predictor.vocab))
     if strange: raise ValueError(f"{data} has folders that are no classes of this model: {', '.join(map(repr, strange[:5]))}; it knows {', '.join(predictor.vocab)}")
     ev = Evaluation(predictor.predict(table, progress=progress))
+    _look_for_learned(ev, model)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_file(Path(out)/'predictions.csv', ev.preds.to_csv(index=False))
-        write_json(Path(out)/'metrics.json', ev.metrics())
+        write_json(Path(out)/'metrics.json', {**ev.metrics(), **ev.learned})
     return ev
 
 # %% ../nbs/15_run.ipynb #0d895f17
 def copy_sorted(
     preds:pd.DataFrame, # From `predict_images` or `Predictor.predict`
-    folder:str|Path # A sub-folder is made for each class
+    folder:str|Path, # A sub-folder is made for each class: see `folder_names`
+    vocab:list|None=None # All classes of the model; None: those of the table
 ) -> int: # How many photos were copied
     "Copy each photo into the folder of its predicted class, and overwrite nothing"
-    n = 0
-    for r in preds[preds['ok']].itertuples():
-        dest = Path(folder)/safe_name(r.predicted)/Path(r.path).name
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        for i in itertools.count(2):
-            if not dest.exists(): break
-            dest = dest.with_name(f'{Path(r.path).stem}-{i}{Path(r.path).suffix}')
-        shutil.copy2(r.path, dest)
-        n += 1
-    return n
+    done = preds[preds['ok'].astype(bool)]
+    classes = [class_name(c) for c in class_columns(preds)] if vocab is None else vocab
+    names = folder_names([*map(str, classes), *map(str, done['predicted'])])
+    for c in dict.fromkeys(map(str, done['predicted'])):
+        if names[c]!=c: warnings.warn(f"photos of class {c!r} are copied into the folder {names[c]!r}, since not every disk can hold that name beside the others", GarbageWarning, stacklevel=2)
+    for path,c in zip(done['path'].astype(str), done['predicted'].astype(str)): _copy_beside(path, Path(folder)/names[c])
+    return len(done)
 
-def safe_name(
-    label:str # A class name, perhaps from a stranger's model
-) -> str: # A name for a folder, never a path
-    "A class name as the name of a folder"
-    return re.sub(r'[\\/\0:*?"<>|]', '_', label).strip('. ') or '_'
+def _copy_beside(path, folder):
+    "Copy a photo into `folder`, under a name that is not taken"
+    path = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    dest,n = folder/path.name,2
+    while os.path.lexists(dest): dest,n = folder/f'{path.stem}-{n}{path.suffix}',n+1
+    shutil.copy2(path, dest)
 
 # %% ../nbs/15_run.ipynb #3460f3b3
 def take_shard(
@@ -448,5 +524,5 @@ def predict_photos(
     predictor = Predictor(folder, precision, engine='torch' if engine=='auto' and len(files)<1000 else engine)
     preds = predictor.predict(pd.DataFrame(dict(path=[f for f,_ in files])), bs=bs, progress=progress)
     if out is not None: write_file(out, preds.to_csv(index=False))
-    if copy_into is not None: copy_sorted(preds, copy_into)
+    if copy_into is not None: copy_sorted(preds, copy_into, predictor.vocab)
     return preds

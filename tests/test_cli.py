@@ -190,6 +190,7 @@ def test_same_seed_same_model(run, sample_dir, tmp_path):
 def test_evaluate_under_stress(run, sample_dir, tmp_path, capsys):
     assert call('evaluate', run, sample_dir, '--out', tmp_path/'ev', '--stress') == 0
     shown = capsys.readouterr().out
+    assert 'the model has learned from some of these photos' in shown
     r = pd.read_csv(tmp_path/'ev'/'stress.csv')
     clean = json.loads((tmp_path/'ev'/'metrics.json').read_text())['accuracy']
     assert len(r) == 36 and r.accuracy[0] == pytest.approx(clean) and (r.n == 72).all()

@@ -1,5 +1,5 @@
 "Two models on the same photos: the statistics against others' formulas, tables and runs as people have them, folds, and the command"
-import json, shutil, warnings
+import hashlib, json, shutil, warnings
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from scipy.stats import binom
@@ -14,6 +14,10 @@ cells = st.tuples(*[st.integers(0, 300)]*4).filter(any)
 def make_table(n=20, folder='photos'):
     "The same names in every class, as cameras give them"
     return pd.DataFrame([(f'{folder}/{c}/{i}.jpg', c, True, '') for c in CLASSES for i in range(n)], columns=['path', 'label', 'ok', 'reason'])
+
+def with_content(table, of=None):
+    "As a scan gives it: the content of each photo, here that of `of` or of its own class and name"
+    return table.assign(sha256=[hashlib.sha256(k.encode()).hexdigest() for k in (of or ['/'.join(p.split('/')[-2:]) for p in table.path])])
 
 def answers(table, right):
     wrong = table.label.map(dict(zip(CLASSES, np.roll(CLASSES, 1))))
@@ -95,7 +99,7 @@ def make_run(folder, table, right=True, **config):
 @pytest.fixture
 def runs(tmp_path):
     "Two runs of one split, in folders that lie in different places: the second has 9 of 15 test photos right, the first all"
-    t = split_images(make_table())
+    t = with_content(split_images(make_table()))
     right = np.ones(60, bool)
     right[np.flatnonzero(t.split=='test')[:6]] = False
     u = t.assign(path=t.path.str.replace('photos', '/mnt/copy'))
@@ -107,7 +111,7 @@ def test_runs_of_one_split(runs):
     assert not said and r.notes == ['the recipes differ: lr 0.1 and 0.2']
 
 def test_what_the_other_run_learned_from_is_left_out(runs, tmp_path):
-    t = split_images(make_table(), seed=1)
+    t = with_content(split_images(make_table(), seed=1))
     third = make_run(tmp_path/'third', t)
     first_test = set(split_images(make_table()).query("split=='test'").path)
     shared = first_test & set(t[t.split=='test'].path)
@@ -116,7 +120,7 @@ def test_what_the_other_run_learned_from_is_left_out(runs, tmp_path):
     assert f'{15-len(shared)} test photos of first were in the train or valid part of third: left out' in said
     none = t.assign(split=np.where(t.path.isin(first_test), 'train', 'test'))
     with pytest.raises(ValueError, match=r'no photo was tested by both.*--split .*first/splits\.csv'): compare_runs(runs[0], make_run(tmp_path/'none', none))
-    again = split_images(make_table(), runs[0]/'splits.csv')  # the mend that the message names
+    again = with_content(split_images(make_table(), runs[0]/'splits.csv'))  # the mend that the message names
     assert caught(lambda: compare_runs(runs[0], make_run(tmp_path/'again', again)))[0].n == 15
 
 def test_same_names_in_sub_folders_are_told_apart(tmp_path):
@@ -124,6 +128,125 @@ def test_same_names_in_sub_folders_are_told_apart(tmp_path):
     t = pd.concat([make_table(9, f'photos/{cam}') for cam in 'xy'], ignore_index=True).assign(split='train')
     a, b = (t.assign(split=np.where(t.path.str.contains(f'/{cam}/'), 'test', 'train')) for cam in 'xy')
     with pytest.raises(ValueError, match='no photo was tested by both'): compare_runs(make_run(tmp_path/'a', a), make_run(tmp_path/'b', b))
+
+# ---- the same photo is the same content
+
+def test_other_photos_under_the_same_names(tmp_path):
+    "Two folders with glass/1.jpg in both, of two cameras: nothing to compare, and no way to train on the first's split would help"
+    t = split_images(make_table())
+    a,b = make_run(tmp_path/'a', with_content(t)), make_run(tmp_path/'b', with_content(t, [f'other {i}' for i in range(60)]))
+    with pytest.raises(ValueError, match=r'no photo was tested by both a \(15\) and b \(15\): no photo of the one is in the other, so train both on the same photos') as e:
+        compare_runs(a, b)
+    assert '--split' not in str(e.value)
+
+def test_some_photos_are_others(tmp_path):
+    "A folder in which some photos were replaced: those are left out"
+    t = split_images(make_table())
+    test = np.flatnonzero(t.split=='test')
+    content = [f'photo {i}' for i in range(60)]
+    right = np.ones(60, bool)
+    right[test[:4]] = False
+    a = make_run(tmp_path/'a', with_content(t, content))
+    for i in test[:3]: content[i] = f'new {i}'
+    r,said = caught(lambda: compare_runs(a, make_run(tmp_path/'b', with_content(t, content), right)))
+    assert (r.n, r.both, r.only_a) == (12, 11, 1)
+    assert said == r.notes == ['only the 12 photos that both were tested on count; 3 were tested by a alone and 3 by b alone']
+
+def test_renamed_photos_are_found_again(tmp_path):
+    "The same photos, renamed and in other sub-folders; b was tested on all of them and has the first 5 wrong"
+    t = split_images(make_table())
+    content = [f'photo {i}' for i in range(60)]
+    right = np.ones(60, bool)
+    right[np.flatnonzero(t.split=='test')[:5]] = False
+    a = make_run(tmp_path/'a', with_content(t, content))
+    u = t.assign(path=[f'/mnt/{c}/day/IMG_{(7*i)%60}.jpg' for i,c in enumerate(t.label)])
+    b = make_run(tmp_path/'b', with_content(u, content).iloc[::-1], right[::-1])
+    r,said = caught(lambda: compare_runs(a, b))
+    assert (r.n, r.both, r.only_a) == (15, 10, 5) and not said
+
+def test_names_swapped_between_two_photos(tmp_path):
+    "Matched by name, each would be judged by the other's answer"
+    t = split_images(make_table())
+    i,j = np.flatnonzero((t.split=='test') & (t.label=='glass'))[:2]
+    content = [f'photo {k}' for k in range(60)]
+    right = np.ones(60, bool); right[i] = False
+    a = make_run(tmp_path/'a', with_content(t, content), right)
+    content[i],content[j] = content[j],content[i]
+    right[[i,j]] = True,False
+    r,_ = caught(lambda: compare_runs(a, make_run(tmp_path/'b', with_content(t, content), right)))
+    assert (r.n, r.neither, r.only_a, r.only_b) == (15, 1, 0, 0)
+
+def test_labels_that_a_review_changed(tmp_path):
+    "Left out and named; refused where no label agrees"
+    t = split_images(make_table())
+    content = [f'photo {k}' for k in range(60)]
+    i = np.flatnonzero(t.split=='test')[0]
+    u = t.assign(label=t.label.where(t.index!=i, 'metal'))
+    a,b = make_run(tmp_path/'a', with_content(t, content)), make_run(tmp_path/'b', with_content(u, content))
+    r,said = caught(lambda: compare_runs(a, b))
+    assert r.n == 14 and len(said) == 1 and said[0].startswith('1 photo with other labels in the two, such as glass/') and 'is glass in a and metal in b: left out' in said[0]
+    c = make_run(tmp_path/'c', with_content(t.assign(label=t.label.str.upper()), content))
+    with pytest.raises(ValueError, match='the labels disagree: .* is glass in a and GLASS in c, and 14 more'): compare_runs(a, c)
+
+def test_a_photo_that_is_there_several_times(tmp_path):
+    t = split_images(make_table()).assign(where=range(60))
+    test,train = np.flatnonzero(t.split=='test'),np.flatnonzero(t.split=='train')
+    content = [f'photo {k}' for k in range(60)]
+    content[test[1]] = content[test[0]]        # one photo, twice in the test part under one label
+    content[test[-1]] = content[test[2]]       # one under two labels
+    content[test[3]] = content[train[0]]       # one that was also learned from
+    a = make_run(tmp_path/'a', with_content(t, content))
+    r,said = caught(lambda: compare_runs(a, make_run(tmp_path/'b', with_content(t, content))))
+    assert r.n == r.both == 15 - 1 - 2 - 1
+    assert [o for o in said if 'of a ' in o] == ['1 photo of a in its test part as well as in train or valid: left out', '1 photo of a under several labels: left out']
+
+def test_runs_from_before_contents_were_kept(tmp_path):
+    t = split_images(make_table())
+    old,new = make_run(tmp_path/'old', t), make_run(tmp_path/'new', with_content(t))
+    r,_ = caught(lambda: compare_runs(old, new))
+    assert r.n == 15 and r.notes == ['photos are matched by class and file name alone, since their contents are not known in splits.csv of old']
+    with pytest.raises(ValueError, match='twice'): compare_runs(old, make_run(tmp_path/'twice', pd.concat([t, t])))
+
+@quick
+@given(st.data())
+def test_only_the_same_content_is_compared(tmp_path_factory, data):
+    "Any two runs over photos of a small world, under any names: the counts are those of a plain look at each content"
+    folder = tmp_path_factory.mktemp('runs')
+    tables = []
+    for name in 'ab':
+        k = data.draw(st.integers(1, 12))
+        rows = data.draw(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(PARTS), st.booleans()), min_size=k, max_size=k))
+        names = data.draw(st.permutations(range(k)))
+        t = pd.DataFrame(dict(path=[f'p/{CLASSES[c%3]}/{n}.jpg' for n,(c,_,_) in zip(names, rows)], label=[CLASSES[c%3] for c,_,_ in rows], split=[s for _,s,_ in rows]))
+        right = {c: r for c,_,r in rows}
+        tables.append((with_content(t, [f'{c}' for c,_,_ in rows]), [right[c] for c,_,_ in rows], rows))
+    of = lambda rows, parts: {c for c,s,_ in rows if s in parts}
+    both = set.intersection(*(of(r, ['test'])-of(r, ['train','valid']) for *_,r in tables))
+    folder_of = lambda i: make_run(folder/'ab'[i], tables[i][0], np.array(tables[i][1]))
+    try: a,b = map(folder_of, (0, 1)); r,_ = caught(lambda: compare_runs(a, b))
+    except ValueError as e: assert not both and ('no photo was tested by both' in str(e) or 'tested no photos' in str(e))
+    else:
+        one,two = ({c: x for (c,_,_),x in zip(rows, right)} for _,right,rows in tables)
+        assert r.n == len(both)
+        assert (r.both, r.only_a, r.only_b) == (sum(one[c] and two[c] for c in both), sum(one[c] and not two[c] for c in both), sum(two[c] and not one[c] for c in both))
+
+def test_predictions_by_content(tmp_path):
+    "Files that are there are looked into; a table that says what its photos hold is believed"
+    a,b = (tmp_path/o for o in 'ab')
+    for d in (a, b): (d/'glass').mkdir(parents=True)
+    for i in range(4):
+        (a/'glass'/f'{i}.jpg').write_text(f'photo {i}')
+        (b/'glass'/f'{i}.jpg').write_text(f'photo {3-i}')  # the same photos under other names
+    t = [pd.DataFrame(dict(path=[str(d/'glass'/f'{i}.jpg') for i in range(4)], label='glass', predicted=['glass','metal','glass','glass'])) for d in (a, b)]
+    r = compare_predictions(*t)
+    assert (r.both, r.only_a, r.only_b, r.notes) == (2, 1, 1, [])
+    for i in range(4): (b/'glass'/f'{i}.jpg').write_text(f'another {i}')
+    with pytest.raises(ValueError, match='no photo was tested by both'): compare_predictions(*t)
+    told = [o.assign(path=o.path.str.replace(str(tmp_path), f'{i}:'), sha256=[f'{k+i}' for k in range(4)]) for i,o in enumerate(t)]
+    r,_ = caught(lambda: compare_predictions(*told))
+    assert r.n == 3
+    r,_ = caught(lambda: compare_predictions(*(o.drop(columns='sha256') for o in told)))
+    assert r.n == 4 and r.notes == ['photos are matched by class and file name alone, since their contents are not known']
 
 def test_folders_that_are_no_runs(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match='has no predictions.csv'): compare_runs(runs[0], tmp_path)

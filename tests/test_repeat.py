@@ -1,6 +1,8 @@
 "Several seeds and folds on the command line: the runs, the summary, and going on after a stop"
-import json, shutil
+import json, shutil, warnings
 import pandas as pd, pytest
+from garbage_fastai.experiments import COLUMNS, results_table
+from garbage_fastai.repeat import summarize_runs
 from test_cli import TINY, call, fails
 
 @pytest.fixture(scope='module')
@@ -58,3 +60,41 @@ def test_what_does_not_fit(folds, sample_dir, tmp_path, capsys):
     shutil.copy(more/'glass'/'glass_001.jpg', more/'metal'/'new.jpg')
     fails(capsys, 2, 'train', more, '--out', folds, '--folds', 3, *TINY, says='other photos or labels')
     assert sorted(folds.rglob('*')) == before and not (tmp_path/'new').exists()
+
+def test_pooled_by_content(folds, tmp_path):
+    "The same photos elsewhere are the same photos; others under the same paths are not; copies are one each"
+    runs = []
+    for i,(folder,prefix) in enumerate((('/a',''), ('/b',''), ('/a','new '))):
+        run = tmp_path/f'r{i}'
+        run.mkdir()
+        t = pd.DataFrame(dict(path=[f'{folder}/glass/{k}.jpg' for k in range(4)], label='glass', split='test', sha256=[f'{prefix}{k}' for k in (0,0,1,2)]))
+        t.to_csv(run/'splits.csv', index=False)
+        t.drop(columns='sha256').assign(predicted=['glass','glass','glass','metal' if i else 'glass'], ok=True).to_csv(run/'predictions.csv', index=False)
+        (run/'metrics.json').write_text(json.dumps(dict(split='test', n=4, accuracy=.75 if i else 1., macro_f1=1.)))
+        runs.append(run)
+    one = summarize_runs(runs[:1]).loc['pooled']
+    assert (one.n, one.accuracy) == (4, 1)
+    moved = summarize_runs(runs[:2]).loc['pooled']
+    assert (moved.n, moved.accuracy) == (4, pytest.approx(3.5/4))
+    other = summarize_runs([runs[0], runs[2]]).loc['pooled']
+    assert (other.n, other.accuracy) == (8, pytest.approx(7/8))
+
+def test_other_photos_under_the_same_names(folds, sample_dir, tmp_path, capsys):
+    "A finished run of other photos is not taken for one of these, though classes and names are the same"
+    other = tmp_path/'other'
+    shutil.copytree(sample_dir, other)
+    a = other/'glass'/'glass_001.jpg'
+    data = a.read_bytes()
+    a.write_bytes(data + b'\0')
+    fails(capsys, 2, 'train', other, '--out', folds, '--folds', 3, *TINY, says=['fold-1', 'other photos or labels'])
+    a.write_bytes(data)
+    assert call('train', other, '--out', folds, '--folds', 3, *TINY) == 0  # the same photos in another place
+
+def test_two_folders_of_one_name_in_one_table(tmp_path):
+    "A mean over runs of different photos is told"
+    def rows(hashes): return pd.DataFrame([dict.fromkeys(COLUMNS, 1) | dict(recipe='lite0', changes='', data='photos', split='50/25/25', seed=42+i//2, split_hash=h, machine='m')
+                                           for i,h in enumerate(hashes)], columns=COLUMNS)
+    with pytest.warns(UserWarning, match='lite0 on .photos. with split 50/25/25 and seed 43 is there with different photos .split hashes b, c.'): results_table(rows('aabc'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert results_table(rows('aabb'))['runs'].tolist() == [4]
