@@ -44,7 +44,7 @@ def warn_twins(
     "Warn of classes whose names differ only in what one easily overlooks"
     for twins in twin_names(names):
         warnings.warn(f"classes {_shown(twins)} differ only in capitals, blanks or the form of an accent, and are taken for "
-                      f"{len(twins)} classes: give their folders one name if they are one", GarbageWarning, stacklevel=3)
+                      f"{len(twins)} classes: give their folders one name if they are one", GarbageWarning, stacklevel=2)
 
 # %% ../nbs/00e_names.ipynb #599d44d9
 _FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]')  # the last are halves of signs, which no disk takes
