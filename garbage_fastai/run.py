@@ -393,7 +393,8 @@ def predict_photos(
     progress:bool=True, # Show a progress bar
     shard:tuple|None=None, # (2,8) for the second of eight parts: see `take_shard`
     engine:str='auto', # See `Predictor`; 'auto' looks for the fastest only where there are a thousand photos, else the looking takes longer
-    every:int=30 # Take every n-th frame of a video
+    every:int=30, # Take every n-th frame of a video
+    draft:bool=False # Decode large JPEGs smaller: faster, and not quite the same answers
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Predict photos with a model folder, and write the table"
     folder,table = find_model_dir(model),photo_table(photos, every)
@@ -405,7 +406,7 @@ def predict_photos(
     if copy_into is not None and strange: raise ValueError(f"--copy-into copies files, and {strange[0]} is none: leave it out, or give a folder of photos")
     if shard is not None: table = table.iloc[take_shard(list(range(len(table))), *shard)]
     predictor = Predictor(folder, precision, engine='torch' if engine=='auto' and len(table)<1000 else engine)
-    preds = predictor.predict(table, bs=bs, progress=progress)
+    preds = predictor.predict(table, bs=bs, progress=progress, draft=draft)
     if out is not None: write_file(out, preds.to_csv(index=False))
     if copy_into is not None: copy_sorted(preds, copy_into)
     return preds
