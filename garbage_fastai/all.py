@@ -21,6 +21,7 @@ from .embed import *
 from .duplicates import *
 from .descriptions import *
 from .materials import *
+from .sources import *
 from .splits import *
 from .augment import *
 from .background import *
@@ -59,12 +60,12 @@ from .experiments import *
 
 # %% ../nbs/18_all.ipynb #dba4d6b8
 from . import (
-    layout, errors, images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+    layout, errors, images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, sources, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
     card, cluster, recipe, run, repeat, experiments)
 _modules = (
-    layout, errors, images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, splits, augment, background,
+    layout, errors, images, sample, table, infer, npz, names, datasets, embed, duplicates, descriptions, materials, sources, splits, augment, background,
     data, models, fusion, distributed, callbacks, checkpoint, schedules, learner, features, sweep, predict, evaluate,
     calibrate, compare, report, engines, export, quality, labels, stress, cam, wise, multimodal, bins, folder, sift,
     card, cluster, recipe, run, repeat, experiments)

@@ -12,7 +12,8 @@ import io
 from fastai.vision.all import *
 from fastai.callback.hook import hook_output
 from .data import photo_loader, presize_image
-from .predict import norm_stats, photo_table
+from .predict import norm_stats
+from .sources import photo_table
 from .evaluate import Evaluation
 from .table import write_file
 
@@ -40,7 +41,7 @@ def _grad_cam(net, x, y):
 # %% ../nbs/13c_cam.ipynb #1f8a6f6e
 def class_activation_map(
     model, # A Learner from `build_learner`, or a `Predictor`
-    photos, # A table with column `path`, a folder, a file, or a list of files
+    photos, # Whatever `photo_table` takes
     classes:str|list|None=None, # For which class: one name for all photos, or one a photo; None: the predicted class
     bs:int=16 # Photos a batch
 ) -> np.ndarray: # (n, height, width), float32: 0 where nothing spoke for the class, 1 where most did

@@ -32,7 +32,8 @@ from . import schedules  # brings `fit_schedule`
 from .learner import build_learner, fetch_weights
 from .features import fit_head
 from .predict import predict_images
-from .table import class_columns, class_name, print_bad, read_predictions, write_file
+from .sources import photo_names, photo_table
+from .table import class_columns, class_name, print_bad, read_predictions, tidy_table, write_file
 from .evaluate import Evaluation, plot_history
 from .labels import LEFT_OUT, apply_decisions, read_decisions
 from .calibrate import calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone
@@ -233,6 +234,7 @@ def train_run(
             fetch_weights(recipe['arch'], recipe['weights'])
             table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions, recipe['share'], labels)
         if old and split_hash(table)!=old['split_hash']: raise ValueError(f"--out {out} holds a run on other photos or labels: give another --out, or --overwrite to begin anew")
+        table = tidy_table(table)
         recipe['split'] = split_rule(table, recipe['split'])
         print_table(table)
         broadcast_object((recipe, table, out, bool(old), time_limit))  # to `follow_run`
@@ -505,24 +507,28 @@ def take_shard(
 # %% ../nbs/15_run.ipynb #723a15a6
 def predict_photos(
     model:str|Path, # A run folder, or its model folder
-    photos, # A folder, a file, or a list of both
+    photos, # Whatever `photo_table` takes: a folder, files, archives, videos, addresses, or a list of those
     out:str|Path|None=None, # CSV file to write
     copy_into:str|Path|None=None, # Also copy each photo into this folder, one sub-folder a class
     bs:int=64, # Photos a batch
     precision:str='auto', # See `pick_precision`
     progress:bool=True, # Show a progress bar
     shard:tuple|None=None, # (2,8) for the second of eight parts: see `take_shard`
-    engine:str='auto' # See `Predictor`; 'auto' looks for the fastest only where there are a thousand photos, else the looking takes longer
+    engine:str='auto', # See `Predictor`; 'auto' looks for the fastest only where there are a thousand photos, else the looking takes longer
+    every:int=30, # Take every n-th frame of a video
+    draft:bool=False # Decode large JPEGs smaller: faster, and not quite the same answers
 ) -> pd.DataFrame: # One row a photo, bad ones with a reason
     "Predict photos with a model folder, and write the table"
-    folder,files = find_model_dir(model),find_images(photos)
-    if not files: raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
+    folder,table = find_model_dir(model),photo_table(photos, every)
+    if not len(table): raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
     if out is not None and Path(out).is_dir(): raise IsADirectoryError(f"--out {out} is a folder: give the name of a CSV file")
     if out is not None and Path(out).name=='predictions.csv' and (Path(out).parent/'config.json').exists():
         raise ValueError(f"--out {out} is that of a run, whose predictions would be lost: give another name")
-    if shard is not None: files = take_shard(files, *shard)
-    predictor = Predictor(folder, precision, engine='torch' if engine=='auto' and len(files)<1000 else engine)
-    preds = predictor.predict(pd.DataFrame(dict(path=[f for f,_ in files])), bs=bs, progress=progress)
+    strange = [name for name,o in zip(photo_names(table['path'].tolist()), table['path']) if not isinstance(o, str)]
+    if copy_into is not None and strange: raise ValueError(f"--copy-into copies files, and {strange[0]} is none: leave it out, or give a folder of photos")
+    if shard is not None: table = table.iloc[take_shard(list(range(len(table))), *shard)]
+    predictor = Predictor(folder, precision, engine='torch' if engine=='auto' and len(table)<1000 else engine)
+    preds = predictor.predict(table, bs=bs, progress=progress, draft=draft)
     if out is not None: write_file(out, preds.to_csv(index=False))
     if copy_into is not None: copy_sorted(preds, copy_into, predictor.vocab)
     return preds

@@ -62,39 +62,54 @@ def _connect(url, seconds, allow_private):
         raise ImageProblem(f'{parts.hostname} is inside your own network: set GARBAGE_FASTAI_ALLOW_PRIVATE=1 if that is meant')
     kw = dict(context=ssl.create_default_context()) if secure else {}
     con = (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(parts.hostname, port, timeout=max(.01, seconds-(time.monotonic()-start)), **kw)
-    con._create_connection = lambda address, timeout, source=None: socket.create_connection((found[0], port), timeout)  # not the name, which may mean another by now
+    con.socks = []
+    def connect(address, timeout, source=None):
+        con.socks.append(socket.create_connection((found[0], port), timeout))  # not the name, which may mean another address by now
+        return con.socks[0]
+    con._create_connection = connect
     return con, (parts.path or '/') + ('?'+parts.query if parts.query else '')
 
 # %% ../nbs/01f_sources.ipynb #519ef24a
+def _stop(con):
+    "Break off a connection, also one whose answer is being read"
+    for s in (*con.socks, con.sock):
+        try: s.shutdown(socket.SHUT_RDWR)
+        except (OSError, AttributeError): pass  # not there yet, or closed
+
+def _answer(con, target, url, max_bytes):
+    "(bytes, None), or (None, where it redirects to)"
+    con.connect()
+    con.socks.append(con.sock)  # an answer keeps the socket to itself
+    con.request('GET', quote(target, safe="/%:=&?~#+!$,;'@()*[]"), headers={'User-Agent': f'garbage_fastai/{garbage_fastai.__version__}', 'Accept': 'image/*'})
+    res = con.getresponse()
+    if res.status in (301,302,303,307,308) and res.getheader('Location'): return None,urljoin(url, res.getheader('Location'))
+    if res.status!=200: raise ImageProblem(f'the server answers {res.status} {res.reason}: check the address')
+    data = res.read(max_bytes+1)
+    if len(data)>max_bytes: raise ImageProblem(f'more than {max_bytes/2**20:.0f} MB, the limit for a photo from the web: download it')
+    if res.length: raise http.client.IncompleteRead(data, res.length)
+    return data,None
+
 def _get(url, seconds, max_bytes, allow_private):
-    "(bytes, None) of `url`, or (None, where it redirects to)"
+    "As `_answer`, within so many seconds"
     start = time.monotonic()
     con,target = _connect(url, seconds, allow_private)
+    late = threading.Event()
     def stop():
-        if con.sock: con.sock.shutdown(socket.SHUT_RDWR)
-    late = threading.Timer(max(.01, seconds-(time.monotonic()-start)), lambda: _quietly(stop))  # a server may send a byte now and then, and no single wait is long
-    late.daemon = True
-    late.start()
-    try:
-        con.request('GET', quote(target, safe="/%:=&?~#+!$,;'@()*[]"), headers={'User-Agent': f'garbage_fastai/{garbage_fastai.__version__}', 'Accept': 'image/*'})
-        res = con.getresponse()
-        if res.status in (301,302,303,307,308) and res.getheader('Location'): return None,urljoin(url, res.getheader('Location'))
-        if res.status!=200: raise ImageProblem(f'the server answers {res.status} {res.reason}: check the address')
-        data = res.read(max_bytes+1)
-        if len(data)>max_bytes: raise ImageProblem(f'more than {max_bytes/2**20:.0f} MB, the limit for a photo from the web: download it')
-        if res.length: raise ImageProblem('the connection broke before the end: try again') if late.is_alive() else TimeoutError
-        if not late.is_alive(): raise TimeoutError
-        return data,None
+        late.set()
+        _stop(con)
+    timer = threading.Timer(max(.01, seconds-(time.monotonic()-start)), stop)  # a server may send a byte now and then, so that no single wait is long
+    timer.daemon = True
+    timer.start()
+    try: res = _answer(con, target, url, max_bytes)
     except (OSError, http.client.HTTPException):
-        if not late.is_alive(): raise TimeoutError from None
+        if late.is_set(): raise TimeoutError from None
         raise
     finally:
-        late.cancel()
+        timer.cancel()
+        for s in con.socks: s.close()
         con.close()
-
-def _quietly(f):
-    try: f()
-    except OSError: pass
+    if late.is_set(): raise TimeoutError
+    return res
 
 # %% ../nbs/01f_sources.ipynb #ed4dd506
 def _allowed(): return os.environ.get('GARBAGE_FASTAI_ALLOW_PRIVATE', '').strip().lower() not in ('', '0', 'no', 'false')
@@ -237,6 +252,7 @@ def _is_photo(o): return isinstance(o, (bytes, bytearray, memoryview, Image.Imag
 def _as_source(o, allow_private):
     "What stands in the column `path` for one photo"
     if is_url(o) and not os.path.lexists(o): return _Web(o, allow_private)
+    if isinstance(getattr(o, 'file', o), io.TextIOBase): return _Refused('', "a file that is open as text: open it with 'rb'")
     if isinstance(o, str) or _is_photo(o): return o
     return _Refused('', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, a PIL image or an array')
 

@@ -31,6 +31,7 @@ def class_name(
     column:str # Name of a probability column
 )->str: # Name of the class
     "The class whose probability is in `column`: `probability_column` the other way"
+    column = str(column)
     return column[2:] if column.startswith('p_') and _core(column) in RESERVED_COLUMNS else column
 
 # %% ../nbs/00b_table.ipynb #f282a595

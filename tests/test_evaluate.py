@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from scipy.stats import binomtest, norm
 from sklearn import metrics as skm
+from garbage_fastai.calibrate import fit_temperature, mark_sure, scale_confidence
 from garbage_fastai.evaluate import Evaluation, macro_f1_interval, photo_or_tile, plot_history, wilson_interval
 from garbage_fastai.table import RESERVED_COLUMNS, class_columns, class_name, probability_column, read_predictions
 
@@ -251,3 +252,35 @@ def test_import_is_light():
     "Evaluating a table needs no torch"
     code = 'import sys, garbage_fastai.evaluate as e; sys.exit(int("torch" in sys.modules or "fastai" in sys.modules))'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+# ---- labels that are no text
+@pytest.mark.parametrize('kind', [int, float, 'Int64', 'category', object])
+def test_labels_that_are_numbers(kind):
+    "As pandas reads them from a CSV file: the figures are those of the same names as text"
+    text = make_preds([0,1,2,0,1], [0,1,1,0,2], vocab=['0','1','2'])
+    t = text.copy()
+    for c in ('label','predicted'): t[c] = t[c].astype(int).astype(kind)
+    ev = Evaluation(t)
+    assert ev.vocab == ['0','1','2'] and ev.metrics() == Evaluation(text).metrics() and ev.most_confused() == Evaluation(text).most_confused()
+    assert Evaluation(t, vocab=[0,1,2]).accuracy == ev.accuracy
+    scaled = scale_confidence(t, 1.5)
+    assert scaled['confidence'].notna().all() and np.allclose(scaled['loss'], scale_confidence(text, 1.5)['loss'])
+
+def test_numbers_beside_missing_labels():
+    t = make_preds([0,1,1,0], [0,1,1,1], vocab=['0','1'])
+    t['label'] = [0, np.nan, 1, 0]
+    ev = Evaluation(t)
+    assert (ev.n, ev.n_unlabelled) == (3, 1) and ev.accuracy == pytest.approx(2/3)
+
+def test_order_of_a_csv_is_the_order_of_the_classes(tmp_path):
+    vocab = ['10','2','1']
+    make_preds([0,1,2], [0,1,1], vocab=vocab).to_csv(tmp_path/'p.csv', index=False)
+    ev = Evaluation.from_csv(tmp_path/'p.csv')
+    assert ev.vocab == vocab and ev.confusion_matrix().tolist() == [[1,0,0],[0,1,0],[0,1,0]]
+
+def test_an_index_that_repeats():
+    t = make_preds([0,1,2], [0,1,1])
+    twice = pd.concat([t, t])
+    twice.attrs = t.attrs
+    assert not twice.index.is_unique and Evaluation(twice).accuracy == Evaluation(t).accuracy
+    assert fit_temperature(twice) == pytest.approx(fit_temperature(t)) and len(mark_sure(scale_confidence(twice, 2.), .5)) == 6

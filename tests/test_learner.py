@@ -1,20 +1,27 @@
 "What stands around a network: the device, the weights, the pixels it is given, what is exported, and how runs are compared."
 import contextlib, io, shutil
 
-import numpy as np, pytest, torch
-from fastai.vision.all import Brightness, load_learner
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from fastai.vision.all import (Brightness, CategoryBlock, CrossEntropyLossFlat, ImageDataLoaders, Learner, Path, PILImage, RandomResizedCrop, Resize, ResizeMethod, aug_transforms,
+                               get_image_files, nn, resnet18, vision_learner)
+from fastai.vision.all import load_learner
 
 from garbage_fastai.callbacks import plot_training
 from garbage_fastai.cli import _setting
 from garbage_fastai.data import build_dataloaders, photo_loader
+from garbage_fastai.duplicates import group_duplicates
+from garbage_fastai.evaluate import Evaluation
 from garbage_fastai.experiments import run_recipe
+from garbage_fastai.export import Predictor, export_model, read_model_json
 from garbage_fastai.folder import differences
 from garbage_fastai.images import scan_images
 from garbage_fastai.learner import build_learner, fetch_weights
+from garbage_fastai.predict import predict_images
 from garbage_fastai.run import full_recipe
 from garbage_fastai.sample import draw_sample
 from garbage_fastai.splits import split_images
-from garbage_fastai.table import read_predictions
+from garbage_fastai.table import class_columns, label_text, read_predictions
 
 @pytest.fixture(scope='module')
 def table(sample_dir): return split_images(scan_images(sample_dir, progress=False), (.5,.5), seed=42)
@@ -85,3 +92,145 @@ def test_two_classes_by_sift(tmp_path):
 def test_the_same_size_in_other_words():
     assert differences(dict(size=224, train_size=[192,192], epochs=3), dict(size=(224,224), train_size=192, epochs=4)) == ['epochs 3 and not 4']
     assert _setting('train_size=same') == ('train_size','same') and _setting('size=64') == ('size',(64,64))
+
+# Classes: their names, their order
+
+LABELS = dict(int=lambda i: i, float=float, bool=lambda i: i>2, text=lambda i: f'c{i}', mixed=lambda i: i if i%2 else f'c{i}')
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(sorted(LABELS)), dtype=st.sampled_from(['object','category','best']), seed=st.integers(0, 3))
+def test_labels_of_any_type_give_the_classes_of_their_text(table, kind, dtype, seed):
+    codes = pd.factorize(table['label'])[0]
+    labels = pd.Series([LABELS[kind](i) for i in codes], dtype=object)
+    t = table.assign(label=labels.infer_objects() if dtype=='best' else labels.astype(dtype)).sample(frac=1, random_state=seed)
+    dls,want = loaders(t, cache='disk', num_workers=0),[label_text(o) for o in labels]
+    assert list(dls.vocab) == sorted(set(want)) and {type(o) for o in dls.vocab} == {str}
+    assert [dls.vocab[i] for i in dls.valid_ds.tls[1]] == t[t['split']=='valid']['label'].map(label_text).tolist()
+
+@pytest.mark.parametrize('labels', [int, float, 'Int64', bool])
+def test_numbers_as_classes_all_the_way(table, tmp_path, labels):
+    t = table.assign(label=pd.Series(pd.factorize(table['label'])[0] > (2 if labels is bool else -1)) if labels is bool else pd.Series(pd.factorize(table['label'])[0]).astype(labels))
+    learn = build_learner(loaders(t), 'test_resnet', weights='none', precision='fp32')
+    valid = t[t['split']=='valid']
+    preds = predict_images(learn, valid, progress=False)
+    export_model(learn, tmp_path/'m', temperature=2.)
+    again = Predictor(tmp_path/'m', 'fp32').predict(valid, progress=False)
+    assert read_model_json(tmp_path/'m')['vocab'] == list(learn.dls.vocab) == class_columns(preds) and preds['label'].tolist() == valid['label'].map(label_text).tolist()
+    for p in (preds, again): assert p[['confidence','loss']].notna().all(axis=None) and set(p['predicted']) <= set(learn.dls.vocab)
+    again.to_csv(tmp_path/'p.csv', index=False)
+    assert Evaluation.from_csv(tmp_path/'p.csv').accuracy == Evaluation(again).accuracy == Evaluation(preds).accuracy == (preds['label']==preds['predicted']).mean()
+    loss,acc = learn.validate(dl=learn.dls.test_dl(valid, with_labels=True))
+    assert acc == pytest.approx(Evaluation(preds).accuracy)
+
+def test_order_of_vocab_is_that_of_the_outputs(table, tmp_path):
+    vocab = ['trash','glass','metal','never','paper','plastic','cardboard']
+    with pytest.warns(UserWarning, match='of never'): dls = loaders(table, vocab=vocab)
+    assert list(dls.vocab) == vocab
+    learn = build_learner(dls, 'test_resnet', weights='none', precision='fp32', head='linear')
+    with torch.no_grad():
+        learn.model[1][-1].weight.zero_()
+        learn.model[1][-1].bias.copy_(torch.arange(7.).flip(0))  # the first output is the greatest, whatever the photo
+    preds = predict_images(learn, table, progress=False)
+    assert set(preds['predicted']) == {'trash'} and class_columns(preds) == vocab
+    again = Predictor(export_model(learn, tmp_path/'m'), 'fp32')
+    assert again.vocab == vocab and set(again.predict(table, progress=False)['predicted']) == {'trash'}
+    ev = Evaluation(preds)
+    assert ev.vocab == vocab and ev.confusion_matrix()[:,0].tolist() == [int((table['label']==c).sum()) for c in vocab]
+
+@pytest.mark.parametrize('vocab,says', [(['glass'], 'vocab lacks cardboard, metal'), (['glass','glass'], 'names glass twice'), ('glass', 'no list'), (['glass',None], 'without a name')])
+def test_a_vocab_that_is_wrong(table, vocab, says):
+    with pytest.raises(ValueError, match=says): loaders(table, vocab=vocab)
+
+# Paths and indexes
+
+def test_paths_and_a_repeated_index_change_nothing(table):
+    odd = table.assign(path=pd.Series([Path(p) for p in table['path']], dtype=object))
+    odd.index = np.arange(len(odd))//2
+    plain,odd = (loaders(t, cache='ram', augment=[Brightness()], train_size=24) for t in (table, odd))
+    assert photo_loader(plain).ram.keys() == photo_loader(odd).ram.keys()
+    for a,b in ((plain.train, odd.train), (plain.valid, odd.valid)):
+        (x,y),(u,v) = a.one_batch(),b.one_batch()
+        assert x.shape == u.shape and torch.equal(y, v)
+    assert torch.equal(plain.valid.one_batch()[0], odd.valid.one_batch()[0])
+
+def test_groups_of_a_table_with_a_repeated_index(sample_dir):
+    one = scan_images(sample_dir/'glass', progress=False)
+    both = pd.concat([one, one.assign(path='copy/'+one['path'])])
+    same = lambda paths: np.eye(len(paths))
+    groups = group_duplicates(both, embed=same)
+    assert groups.index.tolist() == both.index.tolist() and groups['group'].tolist() == group_duplicates(both.reset_index(drop=True), embed=same)['group'].tolist()
+    assert (groups['group']!='').all() and groups['group'].iloc[0] == groups['group'].iloc[len(one)]
+
+# fastai's habits
+
+def test_photos_that_were_trained_on_are_ordinary_ones_later(table):
+    "Training photos are kept larger; a prediction sees them as any other"
+    learn = build_learner(loaders(table, augment='waste'), 'test_resnet', weights='none', precision='fp32')
+    assert photo_loader(learn.dls).train_size != (32,32)
+    files = table['path'].tolist()
+    want = predict_images(learn, files, progress=False)[list(learn.dls.vocab)].values
+    with learn.no_bar():
+        assert np.allclose(learn.get_preds(dl=learn.dls.test_dl(files))[0], want, atol=1e-5)
+        assert np.allclose(learn.get_preds(dl=learn.dls.test_dl([Path(f) for f in files]))[0], want, atol=1e-5)
+        assert np.allclose(learn.get_preds(dl=learn.dls.test_dl(table))[0], want, atol=1e-5)
+        for o in (files[0], Path(files[0]), PILImage.create(files[0]), np.array(PILImage.create(files[0])), Path(files[0]).read_bytes(), table.iloc[0]):
+            name,i,probs = learn.predict(o)
+            assert np.allclose(probs, want[0], atol=1e-5) and name == learn.dls.vocab[i]
+
+@pytest.fixture(scope='module')
+def odd_shapes(tmp_path_factory):
+    "Photos in folders, upright and lying"
+    folder = draw_sample(tmp_path_factory.mktemp('odd')/'photos', n=4, size=(96,72), seed=0)
+    for i,f in enumerate(sorted(get_image_files(folder))):
+        im = PILImage.create(f)
+        im.resize((70+9*(i%5), 60+11*(i%7))).save(f)
+    return folder
+
+OWN = dict(crop=(dict(item_tfms=Resize(64)), 'fastai-crop'), squish=(dict(item_tfms=Resize((48,64), ResizeMethod.Squish), batch_tfms=aug_transforms()), 'fastai-squish'),
+           pad=(dict(item_tfms=Resize(64, ResizeMethod.Pad)), None), presized=(dict(item_tfms=Resize(90), batch_tfms=aug_transforms(size=48)), None), random=(dict(item_tfms=RandomResizedCrop(48)), None))
+
+@pytest.mark.parametrize('kind', sorted(OWN))
+@pytest.mark.filterwarnings('ignore')
+def test_a_learner_of_ones_own(odd_shapes, kind, tmp_path):
+    "`predict_images` says what `get_preds` does; a model folder says the same, or is not written"
+    kwargs,resize = OWN[kind]
+    dls = ImageDataLoaders.from_folder(odd_shapes, valid_pct=.3, seed=1, bs=8, num_workers=0, **kwargs)
+    learn = vision_learner(dls, resnet18, pretrained=False)
+    files = sorted(get_image_files(odd_shapes))
+    with learn.no_bar(): want = learn.get_preds(dl=dls.test_dl(files))[0].numpy()
+    asked = [files[5], 'missing.jpg', *files, files[5]]
+    preds = predict_images(learn, asked, bs=5, progress=False)
+    assert preds['path'].tolist() == [str(f) for f in asked] and preds['ok'].tolist() == [f!='missing.jpg' for f in asked] and preds['reason'][1] == 'no such file'
+    assert np.allclose(preds.loc[preds['ok'], list(dls.vocab)], np.concatenate([want[5:6], want, want[5:6]]), atol=1e-6)
+    pictures = predict_images(learn, [PILImage.create(f) for f in files[:4]], progress=False)
+    assert np.allclose(pictures[list(dls.vocab)], want[:4], atol=1e-6)
+    ev = Evaluation(predict_images(learn, pd.DataFrame(dict(path=files, label=[f.parent.name for f in files])), progress=False))
+    assert ev.accuracy == pytest.approx((want.argmax(1) == [dls.vocab.o2i[f.parent.name] for f in files]).mean())
+    if resize is None:
+        with pytest.raises(ValueError, match='predict_images'): export_model(learn, tmp_path/'m')
+        return
+    assert read_model_json(export_model(learn, tmp_path/'m'))['resize'] == resize
+    assert np.allclose(Predictor(tmp_path/'m', 'fp32').predict(files, progress=False)[list(dls.vocab)], want, atol=1e-5)
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_learner_on_a_table_with_numbers(odd_shapes, tmp_path):
+    files = sorted(get_image_files(odd_shapes))
+    df = pd.DataFrame(dict(name=[str(f.relative_to(odd_shapes)) for f in files], label=[len(f.parent.name) for f in files]))
+    dls = ImageDataLoaders.from_df(df, odd_shapes, valid_pct=.3, seed=1, bs=8, num_workers=0, item_tfms=Resize(48), y_block=CategoryBlock())
+    learn = vision_learner(dls, 'resnet10t', pretrained=False, lin_ftrs=[64,32], ps=[.1,0.,.3])
+    preds = predict_images(learn, pd.DataFrame(dict(path=files, label=df['label'])), progress=False)
+    with learn.no_bar(): want = learn.get_preds(dl=dls.test_dl(df))[0].numpy()
+    vocab = [str(o) for o in dls.vocab]
+    assert class_columns(preds) == vocab and np.allclose(preds[vocab], want, atol=1e-6) and preds['loss'].notna().all()
+    model = Predictor(export_model(learn, tmp_path/'m'), 'fp32')
+    assert model.vocab == vocab and np.allclose(model.predict(files, progress=False)[vocab], want, atol=1e-5)
+
+@pytest.mark.filterwarnings('ignore')
+def test_what_cannot_be_exported(odd_shapes, tmp_path):
+    dls = ImageDataLoaders.from_folder(odd_shapes, valid_pct=.3, seed=1, bs=8, num_workers=0, item_tfms=Resize(48))
+    def net(n, *more, first=()): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *first, nn.Linear(n, 6), *more)
+    def resnet_like(**kwargs): return resnet18(**{**kwargs, 'weights':None} if 'weights' in kwargs else {})
+    for learn,says in ((Learner(dls, net(3), CrossEntropyLossFlat()), 'does not know its architecture'), (vision_learner(dls, resnet18, pretrained=False, custom_head=net(512, nn.Tanh())), "other answers"), (vision_learner(dls, resnet18, pretrained=False, custom_head=net(512, first=[nn.Tanh()])), "can't be built anew"),
+                       (vision_learner(dls, resnet18, pretrained=False, cut=-3, custom_head=net(256)), "can't be built anew"), (vision_learner(dls, resnet_like, pretrained=False, cut=-2), 'neither timm')):
+        with pytest.raises(ValueError, match=says): export_model(learn, tmp_path/'m')
+        assert not list(tmp_path.iterdir())
