@@ -148,7 +148,7 @@ class StopOnNaN(TerminateOnNaNCallback):
         self._stop(f"the {which} became {'NaN' if torch.isnan(self.loss).any() else 'infinite'}")
 
     def before_step(self):
-        if self.opt.hypers[-1]['lr']>1e36: self._stop('the weights became infinite')  # the optimizer would fail over such a number
+        if self.opt.hypers[-1]['lr']>3e37: self._stop('the weights became infinite')  # the optimizer would fail over such a number
 
 # %% ../nbs/07_callbacks.ipynb #ef07302d
 def plot_training(

@@ -103,7 +103,9 @@ def scan(
     "Look through a folder: how many photos a class, and which files can't be used."
     from garbage_fastai.images import scan_images
     from garbage_fastai.datasets import get_dataset
+    from garbage_fastai.folder import check_writable
     from garbage_fastai.table import print_bad, write_file
+    if out: check_writable(out)
     table = scan_images(get_dataset(folder), progress=sys.stderr.isatty())
     if not len(table): raise ValueError(f"no photos in {folder}: give a folder that holds some")
     for label,n in table.loc[table['ok'], 'label'].value_counts().sort_index().items(): print(f'{n:6}  {label or "(no class)"}')
@@ -121,7 +123,9 @@ def review(
     folds:Annotated[int, typer.Option(min=2, help='Parts that the photos are dealt into to judge each by the others; each class needs as many photos')]=5,
 ):
     "Find photos whose label is probably wrong, and make a sheet on which a person decides about them. No photo is touched."
+    from garbage_fastai.folder import check_writable
     from garbage_fastai.labels import review_labels
+    check_writable(out, folder=True)
     found = review_labels(data, out, photos, folds, sys.stderr.isatty())
     print(f"{found['is_issue'].sum()} of {len(found)} labels are probably wrong; the {min(photos, len(found))} most suspect are on {out/'review.html'}")
     print(f"open it in a browser, decide, save decisions.csv, then: garbage-fastai train {data} --decisions decisions.csv --out RUN")
@@ -222,7 +226,9 @@ def evaluate(
     stress:Annotated[bool, typer.Option('--stress', help='Also test up to 600 of the photos darker, blurred, turned, on other ground and so on; takes 36 times as long')]=False,
 ):
     "Test a model on labelled photos that it has not been trained on."
+    from garbage_fastai.folder import check_writable
     from garbage_fastai.run import evaluate_model
+    if out: check_writable(out, folder=True)
     ev = evaluate_model(model, data, out, progress=sys.stderr.isatty())
     ev.print_classification_report()
     lo,hi = ev.accuracy_ci95
@@ -285,11 +291,14 @@ def experiment(
     "Run published recipes with several seeds, and tell what came out beside what was published."
     changes = dict(map(_setting, change or []))
     from functools import cache
+    from garbage_fastai.folder import check_writable
     from garbage_fastai.experiments import RECIPES, find_recipe, read_results, results_table, run_recipe
     from garbage_fastai.repeat import load_groups
     if not names:
         for r in RECIPES.values(): print(f"{r.name:24}{'' if r.published!=r.published else format(r.published, '.0%'):>5}  {r.claim}")
         return
+    check_writable(out, folder=True)
+    if results: check_writable(results, '--results')
     load = cache(load_groups)  # the photos are looked through once for all recipes
     for r in [find_recipe(n) for n in names]: run_recipe(r, data, seeds, out, results, sys.stderr.isatty(), note, load=load, **changes)
     results = results or out/'experiments.csv'
@@ -327,25 +336,37 @@ def predict(
     if out is None:
         out = Path('predictions.csv' if part is None else 'predictions-{}-of-{}.csv'.format(*part))
         if out.exists(): raise ValueError(f'{out} is there already: say --out FILE, or --out {out} to replace it')
+    from garbage_fastai.folder import check_writable
     from garbage_fastai.run import predict_photos
     from garbage_fastai.table import print_bad, write_submission
+    if submission: check_writable(submission, '--submission')
     preds = predict_photos(model, photos[0] if len(photos)==1 else photos, out, copy_into, bs=bs, precision=precision, progress=sys.stderr.isatty(), shard=part,
                            engine=engine)
     for label,n in preds.loc[preds['ok'], 'predicted'].value_counts().items(): print(f'{n:6}  {label}')
     print_bad(preds)
     print(f'predictions: {out}')
+    _stop_if_all_bad(preds)
     if submission is not None:
         write_submission(preds, submission)
         print(f'submission: {submission}')
 
+def _stop_if_all_bad(preds):
+    "The table says why, and whoever waits for the exit code should know too"
+    if len(preds) and not preds['ok'].any():
+        print(f"garbage-fastai: none of the {len(preds)} photos can be read: see the column reason", file=sys.stderr)
+        raise typer.Exit(1)
+
 def _predict_ray(model, photos, out, workers, bs, precision):
     from garbage_fastai.cluster import predict_cluster, read_parts
     from garbage_fastai.table import print_bad
+    from garbage_fastai.folder import check_writable
+    check_writable(out, folder=True)
     n = predict_cluster(model, photos, out, workers, bs=bs, precision=precision, progress=sys.stderr.isatty())
     preds = read_parts(out, ['path','predicted','ok','reason'])
     for label,k in preds.loc[preds['ok'], 'predicted'].value_counts().items(): print(f'{k:6}  {label}')
     print_bad(preds)
     print(f'predictions: {out}, {n} of {len(preds)} new')
+    _stop_if_all_bad(preds)
 
 # %% ../nbs/16_cli.ipynb #5a8cc05c
 @app.command()
@@ -370,6 +391,8 @@ def serve(
     precision:Annotated[str, typer.Option(help='auto, fp32, bf16 or fp16')]='auto',
 ):
     "Open a page on which photos can be dropped or taken."
+    from garbage_fastai.folder import check_writable
+    if keep: check_writable(keep, '--keep', folder=True)
     from garbage_fastai.app import serve as serve_page
     serve_page(model, host, port, max_mb, bins=bins, keep=keep, precision=precision)
 

@@ -26,7 +26,7 @@ def own_warnings(
         text = ' '.join(str(message).split())
         if text in said: return
         said.add(text)
-        print(f'warning: {text}', file=sys.stderr, flush=True)
+        print(f'note: {text}', file=sys.stderr, flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         if show: warnings.simplefilter('always', GarbageWarning)

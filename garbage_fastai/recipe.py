@@ -9,12 +9,11 @@ __all__ = ['SETTINGS', 'RECIPE', 'Setting', 'allowed_values', 'is_allowed', 'val
 
 # %% ../nbs/14z_recipe.ipynb #dad44ebf
 import math
-from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import NamedTuple
 
 # %% ../nbs/14z_recipe.ipynb #83ca5fd5
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     "One setting of a recipe"
     help:str # What it is, for `--help`
     default:object=None # What it is when nothing is said
@@ -68,13 +67,14 @@ def value_text(
 
 def check_setting(
     name:str, # A key of `SETTINGS`
-    value # What is to be used
+    value, # What is to be used
+    shown:str|None=None # What the message calls the value; None: itself
 ):
     "Refuse a value that a setting doesn't take"
     setting = SETTINGS[name]
     if is_allowed(setting, value): return
-    known = f"{name}='{value}' is not known" if isinstance(value, str) else f'{name}={value_text(value)}'
-    raise ValueError(f'{known}: give {allowed_values(setting)}')
+    wrong = f"{name}='{value}' is not known" if isinstance(value, str) else f'{name}={shown or value_text(value)}'
+    raise ValueError(f'{wrong}: give {allowed_values(setting)}')
 
 # %% ../nbs/14z_recipe.ipynb #507a908e
 _FLAGS = {'true':True, 'yes':True, 'false':False, 'no':False}
@@ -95,7 +95,7 @@ def read_setting(
     "Read the value of a setting from text"
     try: value = _parse(SETTINGS[name], text.strip())
     except ValueError: value = text
-    check_setting(name, value)
+    check_setting(name, value, text)
     return value
 
 # %% ../nbs/14z_recipe.ipynb #196fe5ab

@@ -22,7 +22,7 @@ from .materials import map_labels
 from .splits import split_images, split_hash, take_share
 from .data import build_dataloaders, hw
 from .infer import pick_precision
-from .models import SCRATCH, arch_name, check_freeze, check_size, find_arch
+from .models import SCRATCH, arch_name, check_freeze, check_size, find_arch, own_model_dir, read_own_model
 from .distributed import broadcast_object, distributed_fit, init_processes, single_process
 from .callbacks import AverageWeights, BestModel, EarlyStop, LiveGraph, StopOnNaN, check_log, log_callbacks
 from .checkpoint import Checkpoint, TimeLimit
@@ -38,7 +38,7 @@ from .cam import write_maps
 from .report import write_report
 from .export import Predictor, code_commit, export_model, find_model_dir, machine_name, versions
 from .card import write_card
-from .folder import check_out, check_same, clear_halves, clear_run, read_config, read_table, write_json
+from .folder import check_out, check_same, check_writable, clear_halves, clear_run, read_config, read_table, write_json
 from .wise import copy_weights, mix_weights
 from .recipe import RECIPE, check_setting
 
@@ -59,6 +59,7 @@ def full_recipe(
     if unknown: raise ValueError(f"{', '.join(sorted(unknown))} is not part of a recipe; it has {', '.join(RECIPE)}")
     changes = {k:v for k,v in kwargs.items() if v is not None}
     recipe = {**RECIPE, **changes}
+    if 'arch' not in changes and own_model_dir(recipe['weights']): recipe['arch'] = read_own_model(recipe['weights'])['arch']
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
     if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe['weights'] = 'none'
     if recipe['weights']=='none' and 'freeze' not in changes: recipe['freeze'] = 'none'  # from scratch there is nothing to keep
@@ -418,7 +419,8 @@ def predict_photos(
     "Predict photos with a model folder, and write the table"
     folder,files = find_model_dir(model),find_images(photos)
     if not files: raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
-    if out is not None and Path(out).is_dir(): raise IsADirectoryError(f"--out {out} is a folder: give the name of a CSV file")
+    if out is not None: check_writable(out)
+    if copy_into is not None: check_writable(copy_into, '--copy-into', folder=True)
     if out is not None and Path(out).name=='predictions.csv' and (Path(out).parent/'config.json').exists():
         raise ValueError(f"--out {out} is that of a run, whose predictions would be lost: give another name")
     if shard is not None: files = take_shard(files, *shard)
