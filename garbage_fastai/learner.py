@@ -15,7 +15,7 @@ from fastai.vision.all import *
 from fastai.callback.training import BnFreeze
 from .errors import GarbageWarning
 from .embed import PACKAGED, packaged_weights
-from .models import (read_weights, hub_errors, own_model_dir, read_own_model, find_arch, arch_name, default_weights, freeze_splitter,
+from .models import (read_weights, hub_errors, own_model_dir, read_own_model, check_layout, shape_only, find_arch, arch_name, default_weights, freeze_splitter,
                                    speed_up_depthwise)
 from .callbacks import precision_callbacks
 
@@ -100,15 +100,20 @@ def fetch_weights(
     arch=PACKAGED, # What `find_arch` takes
     weights:str|Path='auto' # As for `build_learner`
 ):
-    "Get pretrained weights from the hub, or fail, before time is spent on the photos"
+    "Get pretrained weights from the hub, or see that the given ones fit, before time is spent on the photos"
     arch = find_arch(arch)
     if weights=='auto': weights = default_weights(arch)
-    if own_model_dir(weights): _check_own_arch(weights, read_own_model(weights), arch)
-    elif weights not in (None,'hub','packaged','none'):
-        if Path(weights).is_dir(): raise ValueError(f"{weights} holds no model: give a finished run, its folder model, or a file of weights")
-        if not Path(weights).is_file(): raise FileNotFoundError(f"weights file not found: {weights}")
+    if own_model_dir(weights): return _check_own_arch(weights, read_own_model(weights), arch)
+    if weights=='packaged': _pretrained(arch, weights)
+    if weights not in (None,'hub','packaged','none'): _check_file(weights, arch)
     if weights=='hub':
         with hub_errors(arch_name(arch)): arch(weights='DEFAULT') if callable(arch) else timm.create_model(arch, pretrained=True)
+
+def _check_file(weights, arch):
+    "Refuse a file that is none, or that holds the weights of another network"
+    if Path(weights).is_dir(): raise ValueError(f"{weights} holds no model: give a finished run, its folder model, or a file of weights")
+    if not Path(weights).is_file(): raise FileNotFoundError(f"weights file not found: {weights}")
+    if not callable(arch): _check_names(shape_only(arch)[0].model, arch, weights, _pretrained(arch, weights)['pretrained_cfg_overlay']['state_dict'])
 
 # %% ../nbs/08_learner.ipynb #09b526a6
 @contextmanager
@@ -176,8 +181,7 @@ def build_learner(
     with hub_errors(name) if weights=='hub' else _fitting(name, weights):
         learn = vision_learner(dls, arch, loss_func=loss_func, metrics=ifnone(metrics, accuracy), train_bn=False, splitter=splitter, normalize=normalize,
                                cbs=L(precision_callbacks(precision, dls.device)) + L(cbs) + BnFreeze(), **args, **kwargs)
-    if getattr(getattr(learn.model[0], 'model', None), 'output_fmt', 'NCHW')=='NHWC':
-        raise ValueError(f"arch='{name}' gives its features channels last, which fastai's heads don't take: choose another arch")
+    check_layout(learn.model[0], name)
     if not own and weights not in (None,'none','packaged','hub') and not callable(arch): _check_names(learn.model[0].model, name, weights, args['pretrained_cfg_overlay']['state_dict'])
     _check_normalize(learn, had, pretrained, normalize, own and own['mean'])
     learn.model.to(dls.device)  # fastai does so when a fit begins; features are computed before

@@ -7,8 +7,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/models.html.md"""
 # %% auto #0
 __all__ = ['WEIGHT_WORDS', 'SCRATCH', 'import_extra', 'read_weights', 'own_model_dir', 'read_own_model', 'hub_errors', 'Residual',
            'resnet9', 'trashnet_cnn', 'trashnet_cnn_plain', 'find_arch', 'arch_name', 'default_weights', 'body_stages',
-           'freeze_splitter', 'check_size', 'check_freeze', 'DepthwiseConv2d', 'DepthwiseConv2dSame',
-           'speed_up_depthwise']
+           'freeze_splitter', 'shape_only', 'check_size', 'check_freeze', 'check_layout', 'DepthwiseConv2d',
+           'DepthwiseConv2dSame', 'speed_up_depthwise']
 
 # %% ../nbs/05_models.ipynb #91658bf7
 import importlib, json, os, socket, urllib.parse
@@ -210,8 +210,10 @@ def freeze_splitter(
 
 # %% ../nbs/05_models.ipynb #6229cbee
 @lru_cache(maxsize=4)
-def _shape_only(arch):
-    "Body and head of `arch` without weights"
+def shape_only(
+    arch # From `find_arch`
+) -> nn.Module: # Body and head as fastai makes them, on the device 'meta'
+    "The network of `arch` without weights"
     make = create_timm_model if isinstance(arch, str) else create_vision_model
     with torch.device('meta'):
         made = make(arch, 2, pretrained=False)
@@ -233,7 +235,7 @@ def check_size(
     name:str='size' # What the message calls it
 ):
     "Refuse a size that the network of `arch` doesn't take, and say which it does"
-    model = _shape_only(find_arch(arch))
+    model = shape_only(find_arch(arch))
     why = _takes(model, size)
     if not why: return
     works = next((s for s in _USUAL_SIZES if not _takes(model, (s,s))), None)
@@ -246,7 +248,15 @@ def check_freeze(
     freeze:str|int # 'body', 'none', or how many stages
 ):
     "Refuse to freeze more stages than there are"
-    if isinstance(freeze, int): freeze_splitter(freeze)(_shape_only(find_arch(arch)))
+    if isinstance(freeze, int): freeze_splitter(freeze)(shape_only(find_arch(arch)))
+
+def check_layout(
+    body, # `learn.model[0]`
+    arch:str # Named in the message
+):
+    "Refuse a timm network whose features have their channels last"
+    if getattr(getattr(body, 'model', None), 'output_fmt', 'NCHW')=='NHWC':
+        raise ValueError(f"arch='{arch}' gives its features channels last, which fastai's heads don't take: choose another arch")
 
 # %% ../nbs/05_models.ipynb #c4f58e5d
 class _DepthwiseConv(torch.autograd.Function):

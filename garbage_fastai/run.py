@@ -22,7 +22,7 @@ from .materials import map_labels
 from .splits import split_images, split_hash, take_share
 from .data import build_dataloaders, hw
 from .infer import pick_precision
-from .models import SCRATCH, arch_name, check_freeze, check_size, find_arch, own_model_dir, read_own_model
+from .models import SCRATCH, arch_name, check_freeze, check_layout, check_size, find_arch, shape_only, own_model_dir, read_own_model
 from .distributed import broadcast_object, distributed_fit, init_processes, single_process
 from .callbacks import AverageWeights, BestModel, EarlyStop, LiveGraph, StopOnNaN, check_log, log_callbacks
 from .checkpoint import Checkpoint, TimeLimit
@@ -73,8 +73,10 @@ def _check_together(recipe):
     "Refuse settings that don't fit each other, this machine or what is installed"
     pick_precision(recipe['precision'], default_device())
     check_log(recipe['log'])
-    for name in ('size','train_size'): check_size(recipe['arch'], hw(recipe[name]), name)
-    check_freeze(recipe['arch'], recipe['freeze'])
+    arch = recipe['arch']
+    check_layout(shape_only(find_arch(arch))[0], arch)
+    for name in ('size','train_size'): check_size(arch, hw(recipe[name]), name)
+    check_freeze(arch, recipe['freeze'])
 
 # %% ../nbs/15_run.ipynb #346bf5e3
 def print_table(

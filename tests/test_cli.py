@@ -252,11 +252,20 @@ def test_every_warning_is_known_as_ours():
     (['--precision','fp16'], '--precision fp16 needs a GPU'), (['--precision','fp64'], '--precision fp64'), (['--cache','tape'], '--cache tape'),
     (['--arch','resnet43'], '--arch resnet43'), (['--freeze','99'], '--freeze 99'), (['--balance','maybe'], '--balance maybe'), (['--share','0'], '--share 0'),
     (['--train-size','5'], '--train-size 5'), (['--label-smoothing','2'], '--label-smoothing 2'), (['--head','big'], '--head big'), (['--epochs','-1'], '--epochs -1'),
-    (['--weights','nowhere.pth'], 'nowhere.pth'), (['--log','paper'], '--log paper')], ids=' '.join)
+    (['--weights','nowhere.pth'], 'nowhere.pth'), (['--weights','packaged'], '--weights packaged go with --arch tf_efficientnet_lite0'),
+    (['--arch','swin_tiny_patch4_window7_224','--size','224'], '--arch swin_tiny_patch4_window7_224 gives its features channels last'), (['--log','paper'], '--log paper')], ids=' '.join)
 def test_refused_before_the_photos_are_looked_through(args, says, sample_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
     if torch.cuda.is_available() and 'fp16' in args: pytest.skip('a GPU has fp16')
     fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, *args, says=says)
+    assert not (tmp_path/'run').exists()
+
+def test_weights_that_do_not_fit_are_told_first(sample_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
+    (tmp_path/'text.pth').write_text('no weights')
+    torch.save({'layer.weight': torch.zeros(2)}, tmp_path/'other.pth')
+    for name,says in (('text.pth', 'not a safe weights file'), ('other.pth', ['does not fit resnet10t', 'its name with --arch NAME'])):
+        fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, '--weights', tmp_path/name, says=says)
     assert not (tmp_path/'run').exists()
 
 def test_refused_from_python_as_well(sample_dir, tmp_path):
