@@ -123,11 +123,20 @@ def _reading(archive):
         if getattr(e, 'errno', None): raise OSError(f'cannot read {archive}: {e.strerror}') from None
         raise ValueError(f'{archive} is damaged ({e}): copy or download it again') from None
 
+_packers = {b'Rar!\x1a\x07': 'a RAR archive', b"7z\xbc\xaf'\x1c": 'a 7z archive', b'\x28\xb5\x2f\xfd': 'packed with Zstandard'}
+
+def _other_packer(path):
+    "What packed a file that neither `tarfile` nor `zipfile` opens, told by its first bytes or else its name; '' where nobody knows"
+    with open(path, 'rb') as f: head = f.read(8)
+    named = {'.rar': 'a RAR archive', '.7z': 'a 7z archive', '.zst': 'packed with Zstandard'}
+    return next((o for magic,o in _packers.items() if head.startswith(magic)), named.get(Path(path).suffix.lower(), ''))
+
 def _open_archive(path):
     "A zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
     with _reading(path):
         if tarfile.is_tarfile(path): return tarfile.open(path, encoding='utf-8', errors='surrogateescape')
         if zipfile.is_zipfile(path): return zipfile.ZipFile(path)
+    if kind := _other_packer(path): raise ValueError(f'{path} is {kind}, which we cannot open: unpack it and give the folder')
     raise ValueError(f'{path} is not an archive that we can open (zip, tar, tar.gz, tar.bz2, tar.xz); '
                      'if it is a download, it may have been cut short')
 

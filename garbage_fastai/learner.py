@@ -8,14 +8,14 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/learner.html.md"""
 __all__ = ['HEAD_ARGS', 'HEADS', 'count_labels', 'class_weights', 'fair_loss', 'fetch_weights', 'build_learner']
 
 # %% ../nbs/08_learner.ipynb #5bf44d33
-import timm
+import json, timm
 from contextlib import contextmanager
 from warnings import warn
 from fastai.vision.all import *
 from fastai.callback.training import BnFreeze
 from .errors import GarbageWarning
 from .embed import PACKAGED, packaged_weights
-from .models import (read_weights, hub_errors, find_arch, arch_name, default_weights, freeze_splitter,
+from .models import (read_weights, hub_errors, own_model_dir, read_own_model, check_layout, shape_only, find_arch, arch_name, default_weights, freeze_splitter,
                                    speed_up_depthwise)
 from .callbacks import precision_callbacks
 
@@ -57,7 +57,10 @@ def _pretrained(arch, weights):
     if weights=='packaged':
         if arch!=PACKAGED: raise ValueError(f"weights='packaged' go with arch='{PACKAGED}', not '{arch_name(arch)}'")
         return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=packaged_weights(), mean=(.5,)*3, std=(.5,)*3))
-    return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=read_weights(weights)))
+    sd = read_weights(weights)
+    if any(k.startswith('0.model.') for k in sd):
+        raise ValueError(f"{weights} is a model of this library without its model.json: put that beside it, and name the weights model.safetensors")
+    return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=sd))
 
 # %% ../nbs/08_learner.ipynb #2d0d14bb
 def _load_torchvision(arch, weights):
@@ -69,17 +72,48 @@ def _load_torchvision(arch, weights):
         return model
     return make
 
+# %% ../nbs/08_learner.ipynb #6f2d3633
+def _check_own_arch(weights, config, arch):
+    file = own_model_dir(weights)/'model.safetensors'
+    if not file.is_file(): raise FileNotFoundError(f"{file} is missing: copy the model folder again")
+    if config['arch']!=arch_name(arch):
+        raise ValueError(f"{weights} is a model of {config['arch']}, and not of arch='{arch_name(arch)}': give arch='{config['arch']}'")
+
+def _same_head(config, learn):
+    "Whether the head of a model folder fits this Learner's classes and layers"
+    plain = lambda o: json.loads(json.dumps(o))
+    return list(config['vocab'])==list(learn.dls.vocab) and plain(config.get('head', {}))==plain(learn.model_args['head'])
+
+def _load_own(learn, weights, config):
+    "Put the weights of a model folder into `learn`, and say what was taken"
+    sd,same = read_weights(own_model_dir(weights)/'model.safetensors'),_same_head(config, learn)
+    part,sd = (learn.model, sd) if same else (learn.model[0], {k[2:]:v for k,v in sd.items() if k.startswith('0.')})
+    try: part.load_state_dict(sd)
+    except RuntimeError as e:
+        raise ValueError(f"{weights} is damaged or does not fit {config['arch']} ({str(e).strip().splitlines()[-1].strip()}): copy the model folder again") from None
+    why = '' if same else f", the head begins anew: that model's classes are {', '.join(map(str, config['vocab'][:10]))}{', ...' if len(config['vocab'])>10 else ''}"
+    if not same and list(config['vocab'])==list(learn.dls.vocab): why = ', the head begins anew, since it has other layers'
+    print(f"start from {weights}: its {'body and head are' if same else 'body is'} taken{why}")
+
 # %% ../nbs/08_learner.ipynb #d6b7df0e
 def fetch_weights(
     arch=PACKAGED, # What `find_arch` takes
     weights:str|Path='auto' # As for `build_learner`
 ):
-    "Get pretrained weights from the hub, or fail, before time is spent on the photos"
+    "Get pretrained weights from the hub, or see that the given ones fit, before time is spent on the photos"
     arch = find_arch(arch)
     if weights=='auto': weights = default_weights(arch)
-    if weights not in (None,'hub','packaged','none') and not Path(weights).is_file(): raise FileNotFoundError(f"weights file not found: {weights}")
+    if own_model_dir(weights): return _check_own_arch(weights, read_own_model(weights), arch)
+    if weights=='packaged': _pretrained(arch, weights)
+    if weights not in (None,'hub','packaged','none'): _check_file(weights, arch)
     if weights=='hub':
         with hub_errors(arch_name(arch)): arch(weights='DEFAULT') if callable(arch) else timm.create_model(arch, pretrained=True)
+
+def _check_file(weights, arch):
+    "Refuse a file that is none, or that holds the weights of another network"
+    if Path(weights).is_dir(): raise ValueError(f"{weights} holds no model: give a finished run, its folder model, or a file of weights")
+    if not Path(weights).is_file(): raise FileNotFoundError(f"weights file not found: {weights}")
+    if not callable(arch): _check_names(shape_only(arch)[0].model, arch, weights, _pretrained(arch, weights)['pretrained_cfg_overlay']['state_dict'])
 
 # %% ../nbs/08_learner.ipynb #09b526a6
 @contextmanager
@@ -88,18 +122,18 @@ def _fitting(arch, weights):
     except torch.cuda.OutOfMemoryError: raise
     except RuntimeError as e:
         if weights in (None,'none','packaged'): raise
-        raise ValueError(f"{weights} does not fit {arch} ({str(e).strip().splitlines()[-1].strip()}): give the weights of that network, or its name as arch") from None
+        raise ValueError(f"{weights} does not fit {arch} ({str(e).strip().splitlines()[-1].strip()}): give the weights of that network, or its name with arch=NAME") from None
 
 def _check_names(body, arch, weights, sd):
     "timm takes what it finds in a file, and leaves the rest at random"
     left = [k for k in body.state_dict() if k not in sd and not k.endswith('num_batches_tracked')]
-    if left: raise ValueError(f"{weights} does not fit {arch} (it has no {left[0]}): give the weights of that network, with timm's names, or its name as arch")
+    if left: raise ValueError(f"{weights} does not fit {arch} (it has no {left[0]}): give the weights of that network, with timm's names, or its name with arch=NAME")
 
-def _check_normalize(learn, had, pretrained, normalize):
+def _check_normalize(learn, had, pretrained, normalize, want=None):
     "Say so where these DataLoaders were made for another network: fastai leaves a `Normalize` that is there as it is"
     if not had: return
     cfg = getattr(getattr(learn.model[0], 'model', None), 'pretrained_cfg', None) or {}
-    mean,want = had[0].mean.flatten().cpu().tolist(),cfg.get('mean', imagenet_stats[0])
+    mean,want = had[0].mean.flatten().cpu().tolist(),want or cfg.get('mean', imagenet_stats[0])
     if not normalize: warn("normalize=False, but these DataLoaders normalise the pixels already: build them anew", GarbageWarning)
     elif pretrained and not np.allclose(mean, want, atol=1e-3):
         warn(f"these DataLoaders bring pixels to the mean {np.round(mean, 3).tolist()}, and the weights want {np.round(want, 3).tolist()}: build them anew for this network", GarbageWarning)
@@ -111,7 +145,7 @@ HEADS = dict(fastai={}, linear=_linear, sigmoid={**_linear, 'y_range':(0,1)})
 def build_learner(
     dls:DataLoaders, # From `build_dataloaders`
     arch=PACKAGED, # A timm name, 'torchvision/NAME', or a torchvision constructor
-    weights:str|Path='auto', # 'packaged' in a pip package, 'hub', 'none', or a file; 'auto': packaged where they fit, else the hub
+    weights:str|Path='auto', # 'packaged' in a pip package, 'hub', 'none', a file, or a run of this library; 'auto': packaged where they fit, else the hub
     freeze:str|int='body', # 'body': only the head learns until `unfreeze`, but from scratch all layers; 'none'; or how many stages from the input stay as they are
     precision:str='auto', # 'auto', 'fp32', 'bf16' or 'fp16': see `pick_precision`
     balance:str|bool='auto', # Class weights in the loss: see `class_weights`
@@ -130,9 +164,12 @@ def build_learner(
     if head not in HEADS: raise ValueError(f"head='{head}' is not known; choose one of {', '.join(HEADS)}")
     if freeze not in ('body','none') and not isinstance(freeze, int): raise ValueError(f"freeze='{freeze}': give body, none or a number of stages")
     if loss_func is None: loss_func = fair_loss(dls, balance, label_smoothing)
-    args,splitter = _pretrained(arch, weights),kwargs.pop('splitter', None)
+    own = read_own_model(weights) if own_model_dir(weights) else None
+    if own: _check_own_arch(weights, own, arch)
+    args,splitter = _pretrained(arch, 'none' if own else weights),kwargs.pop('splitter', None)
+    pretrained = bool(own) or args['pretrained']
     if normalize and (callable(arch) or not args['pretrained']) and not dls.after_batch.fs.filter(risinstance(Normalize)):
-        dls.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
+        dls.add_tfms([Normalize.from_stats(*((own['mean'], own['std']) if own else imagenet_stats))], 'after_batch')
     kwargs = {**HEADS[head], **kwargs}
     model_args = dict(arch=name, head={k:v for k,v in kwargs.items() if k in HEAD_ARGS})
     if callable(arch) and 'pretrained_cfg_overlay' in args:
@@ -144,14 +181,14 @@ def build_learner(
     with hub_errors(name) if weights=='hub' else _fitting(name, weights):
         learn = vision_learner(dls, arch, loss_func=loss_func, metrics=ifnone(metrics, accuracy), train_bn=False, splitter=splitter, normalize=normalize,
                                cbs=L(precision_callbacks(precision, dls.device)) + L(cbs) + BnFreeze(), **args, **kwargs)
-    if getattr(getattr(learn.model[0], 'model', None), 'output_fmt', 'NCHW')=='NHWC':
-        raise ValueError(f"arch='{name}' gives its features channels last, which fastai's heads don't take: choose another arch")
-    if weights not in (None,'none','packaged','hub') and not callable(arch): _check_names(learn.model[0].model, name, weights, args['pretrained_cfg_overlay']['state_dict'])
-    _check_normalize(learn, had, args['pretrained'], normalize)
+    check_layout(learn.model[0], name)
+    if not own and weights not in (None,'none','packaged','hub') and not callable(arch): _check_names(learn.model[0].model, name, weights, args['pretrained_cfg_overlay']['state_dict'])
+    _check_normalize(learn, had, pretrained, normalize, own and own['mean'])
     learn.model.to(dls.device)  # fastai does so when a fit begins; features are computed before
     learn.model_args = model_args
+    if own: _load_own(learn, weights, own)
     if torch.device(dls.device).type=='cpu': speed_up_depthwise(learn.model)
-    if freeze=='none' or freeze=='body' and not args['pretrained']: learn.unfreeze()  # from scratch there is nothing to keep
+    if freeze=='none' or freeze=='body' and not pretrained: learn.unfreeze()  # from scratch there is nothing to keep
     elif freeze=='body': learn.freeze()
     else: learn.freeze_to(1)
     return learn

@@ -9,12 +9,11 @@ __all__ = ['SETTINGS', 'RECIPE', 'Setting', 'allowed_values', 'is_allowed', 'val
 
 # %% ../nbs/14z_recipe.ipynb #dad44ebf
 import math
-from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import NamedTuple
 
 # %% ../nbs/14z_recipe.ipynb #83ca5fd5
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     "One setting of a recipe"
     help:str # What it is, for `--help`
     default:object=None # What it is when nothing is said

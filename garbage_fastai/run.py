@@ -24,7 +24,7 @@ from .materials import map_labels
 from .splits import PARTS, group_photos, is_unlabelled, join_labels, read_labels, split_hash, split_images, split_origin, split_rule, take_share
 from .data import build_dataloaders, hw
 from .infer import pick_precision
-from .models import SCRATCH, arch_name, check_freeze, check_size, find_arch
+from .models import SCRATCH, arch_name, check_freeze, check_layout, check_size, find_arch, shape_only, own_model_dir, read_own_model
 from .distributed import broadcast_object, distributed_fit, init_processes, single_process
 from .callbacks import AverageWeights, BestModel, EarlyStop, LiveGraph, StopOnNaN, check_log, log_callbacks
 from .checkpoint import Checkpoint, TimeLimit
@@ -41,7 +41,7 @@ from .cam import write_maps
 from .report import write_report
 from .export import Predictor, code_commit, export_model, find_model_dir, machine_name, read_model_json, versions
 from .card import write_card
-from .folder import check_out, check_same, clear_halves, clear_run, read_config, read_table, write_json
+from .folder import check_out, check_same, check_writable, clear_halves, clear_run, read_config, read_table, write_json
 from .wise import copy_weights, mix_weights
 from .recipe import RECIPE, check_setting
 
@@ -62,6 +62,7 @@ def full_recipe(
     if unknown: raise ValueError(f"{', '.join(sorted(unknown))} is not part of a recipe; it has {', '.join(RECIPE)}")
     changes = {k:v for k,v in kwargs.items() if v is not None}
     recipe = {**RECIPE, **changes}
+    if 'arch' not in changes and own_model_dir(recipe['weights']): recipe['arch'] = read_own_model(recipe['weights'])['arch']
     recipe['arch'] = arch_name(find_arch(recipe['arch']))
     if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe['weights'] = 'none'
     if recipe['weights']=='none' and 'freeze' not in changes: recipe['freeze'] = 'none'  # from scratch there is nothing to keep
@@ -75,8 +76,10 @@ def _check_together(recipe):
     "Refuse settings that don't fit each other, this machine or what is installed"
     pick_precision(recipe['precision'], default_device())
     check_log(recipe['log'])
-    for name in ('size','train_size'): check_size(recipe['arch'], hw(recipe[name]), name)
-    check_freeze(recipe['arch'], recipe['freeze'])
+    arch = recipe['arch']
+    check_layout(shape_only(find_arch(arch))[0], arch)
+    for name in ('size','train_size'): check_size(arch, hw(recipe[name]), name)
+    check_freeze(arch, recipe['freeze'])
 
 # %% ../nbs/15_run.ipynb #346bf5e3
 def print_table(
@@ -521,7 +524,8 @@ def predict_photos(
     "Predict photos with a model folder, and write the table"
     folder,table = find_model_dir(model),photo_table(photos, every)
     if not len(table): raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
-    if out is not None and Path(out).is_dir(): raise IsADirectoryError(f"--out {out} is a folder: give the name of a CSV file")
+    if out is not None: check_writable(out)
+    if copy_into is not None: check_writable(copy_into, '--copy-into', folder=True)
     if out is not None and Path(out).name=='predictions.csv' and (Path(out).parent/'config.json').exists():
         raise ValueError(f"--out {out} is that of a run, whose predictions would be lost: give another name")
     strange = [name for name,o in zip(photo_names(table['path'].tolist()), table['path']) if not isinstance(o, str)]

@@ -1,11 +1,17 @@
 "The command line as a user meets it: what it leaves, what it says, how it ends."
-import hashlib, json, os, resource, shutil, subprocess, sys
+import ast, hashlib, json, os, re, resource, shutil, subprocess, sys
 
-import pandas as pd, pytest
+import pandas as pd, pytest, torch
+from hypothesis import given, settings, strategies as st
 from PIL import Image
+from safetensors.torch import load_file
 
+import garbage_fastai
 from bad_files import make_bad_files
-from garbage_fastai.cli import main
+from conftest import ROOT
+from garbage_fastai.cli import app, as_typed, command_options, main
+from garbage_fastai.recipe import SETTINGS, is_allowed, read_setting, value_text
+from garbage_fastai.run import train_run
 
 TINY = ['--arch','resnet10t', '--weights','none', '--freeze','none', '--size','32', '--epochs','1', '--bs','16', '--augment','light']
 
@@ -134,7 +140,7 @@ def test_arguments_that_mean_nothing(args, says, sample_dir, tmp_path, capsys):
     assert not (tmp_path/'run').exists()
 
 def test_weights_that_no_hub_gives(sample_dir, tmp_path, capsys):
-    fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, '--arch','resnet18', '--weights','hub', says=['resnet18', 'weights=FILE', 'pip'])
+    fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, '--arch','resnet18', '--weights','hub', says=['resnet18', '--weights FILE', 'pip'])
 
 def test_a_run_is_not_overwritten_unasked(run, sample_dir, tmp_path, capsys):
     before = fingerprint(run)
@@ -215,3 +221,211 @@ def test_leaks_are_named_and_what_they_do(sample_dir, tmp_path, capsys):
     if metrics['leaked'] == 1: assert metrics['accuracy_without_leaked'] == pytest.approx((rest.predicted==rest.label).mean())
     report = (tmp_path/'run'/'report.html').read_text()
     assert 'a duplicate in train' in report and 'When to ask a person' in report
+
+def test_own_warnings_are_lines_and_those_of_others_are_not(sample_dir, tmp_path, capsys):
+    "A split file that names strangers and misses photos, a class of which nothing can be read, and a photo beside the folders"
+    photos = tmp_path/'photos'
+    for c in ('glass','metal'): shutil.copytree(sample_dir/c, photos/c)
+    (photos/'wood').mkdir()
+    (photos/'wood'/'bad.jpg').write_bytes(b'\xff\xd8\xff\xe0 nothing')
+    rows = [(p.relative_to(photos), 'train' if i%2 else 'valid') for i,p in enumerate(sorted(photos.rglob('*_0*.jpg'))[:-1])]
+    pd.DataFrame([*rows, ('glass/gone.jpg','train')], columns=['path','split']).to_csv(tmp_path/'s.csv', index=False)
+    assert call('train', photos, '--out', tmp_path/'run', '--split', tmp_path/'s.csv', *TINY, '--epochs', 0) == 0
+    notes = [l for l in capsys.readouterr().err.splitlines() if l.strip()]
+    assert all(l.startswith('note: ') for l in notes) and len(set(notes)) == len(notes) >= 2, notes
+    assert any('1 named there is not found (glass/gone.jpg)' in l and 'not named there' in l for l in notes)
+    assert any('no photo of wood can be used' in l for l in notes)
+
+def test_every_warning_is_known_as_ours():
+    "One without the class would be silenced together with those of other libraries"
+    plain = []
+    for py in (ROOT/'garbage_fastai').glob('*.py'):
+        for node in ast.walk(ast.parse(py.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ('warn', 'warnings.warn') and 'GarbageWarning' not in ast.unparse(node):
+                plain.append(f'{py.name}:{node.lineno}')
+    assert not plain, f'without GarbageWarning: {", ".join(plain)}'
+
+@pytest.mark.parametrize('args,says', [
+    (['--bs','1'], '--bs 1: give'), (['--size','0'], '--size 0: give'), (['--size','-5'], '--size -5: give'), (['--size','1'], '--size 1: give'),
+    (['--size','32','--arch','vit_tiny_patch16_224'], ['--size 32x32 does not fit', 'that does is 224']),
+    (['--seed','9'*20], ['--seed 9999', '4294967295']), (['--augment','strong'], ['--augment strong is not known', 'waste']), (['--mult','-1'], '--mult -1'),
+    (['--mult','nan'], '--mult nan'), (['--lr','0'], '--lr 0'), (['--lr','inf'], '--lr inf'), (['--schedule','fast'], '--schedule fast'),
+    (['--precision','fp16'], '--precision fp16 needs a GPU'), (['--precision','fp64'], '--precision fp64'), (['--cache','tape'], '--cache tape'),
+    (['--arch','resnet43'], '--arch resnet43'), (['--freeze','99'], '--freeze 99'), (['--balance','maybe'], '--balance maybe'), (['--share','0'], '--share 0'),
+    (['--train-size','5'], '--train-size 5'), (['--label-smoothing','2'], '--label-smoothing 2'), (['--head','big'], '--head big'), (['--epochs','-1'], '--epochs -1'),
+    (['--weights','nowhere.pth'], 'nowhere.pth'), (['--weights','packaged'], '--weights packaged go with --arch tf_efficientnet_lite0'),
+    (['--arch','swin_tiny_patch4_window7_224','--size','224'], '--arch swin_tiny_patch4_window7_224 gives its features channels last'), (['--log','paper'], '--log paper')], ids=' '.join)
+def test_refused_before_the_photos_are_looked_through(args, says, sample_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
+    if torch.cuda.is_available() and 'fp16' in args: pytest.skip('a GPU has fp16')
+    fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, *args, says=says)
+    assert not (tmp_path/'run').exists()
+
+def test_weights_that_do_not_fit_are_told_first(sample_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
+    (tmp_path/'text.pth').write_text('no weights')
+    torch.save({'layer.weight': torch.zeros(2)}, tmp_path/'other.pth')
+    for name,says in (('text.pth', 'not a safe weights file'), ('other.pth', ['does not fit resnet10t', 'its name with --arch NAME'])):
+        fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, '--weights', tmp_path/name, says=says)
+    assert not (tmp_path/'run').exists()
+
+def test_refused_from_python_as_well(sample_dir, tmp_path):
+    for kw in (dict(size=0), dict(size=(224,-5)), dict(bs=1), dict(seed=10**20), dict(seed=1.5), dict(augment='strong'), dict(lr=float('nan')), dict(normalize=1)):
+        with pytest.raises(ValueError, match=f'{next(iter(kw))}='): train_run(sample_dir, tmp_path/'run', **kw)
+
+@given(st.sampled_from(sorted(SETTINGS)), st.one_of(st.text(max_size=8), st.integers().map(str), st.floats().map(str), st.sampled_from(['auto','none','0','1x1','224x','x'])))
+@settings(deadline=None)
+def test_a_setting_is_read_right_or_refused_by_its_name(name, text):
+    "Whatever is typed: a value that is allowed, or one line that names the option and what was typed"
+    try: value = read_setting(name, text)
+    except ValueError as e:
+        assert str(e).startswith(f'{name}=') and ': give ' in str(e)
+        assert as_typed(str(e), [name]).startswith(f"--{name.replace('_','-')} ") or re.search(r"[\s'.,;:()]", text) or not text
+    else: assert is_allowed(SETTINGS[name], value)
+
+def test_options_are_named_as_typed():
+    options = command_options('train')
+    assert {'weights','train_size','wanted_precision','out'} <= set(options)
+    for said,typed in {"weights='packaged' go with arch='x1.a', not 'y'": "--weights packaged go with --arch x1.a, not 'y'",
+                       'train_size=5x5: give more': '--train-size 5x5: give more', 'Either give weights=FILE (.pth), or': 'Either give --weights FILE (.pth), or',
+                       'no photos in runs/size=3/x': 'no photos in runs/size=3/x', 'the-seed=4 is no setting': 'the-seed=4 is no setting',
+                       'epochs=3.': '--epochs 3.', "seeds='a b'": '--seeds a b'}.items(): assert as_typed(said, options) == typed
+    assert as_typed('epochs=-1: give', command_options('experiment')) == 'epochs=-1: give'
+    assert as_typed('size=3', command_options('no-such-command')) == 'size=3'
+
+@pytest.mark.parametrize('extra', [[], ['--weights','auto','--freeze','5','--arch','tf_efficientnet_lite0']], ids=['from scratch', 'head first'])
+def test_a_loss_that_is_no_number_ends_the_training(extra, sample_dir, tmp_path, capsys):
+    args = 'train', sample_dir, '--out', tmp_path/'run', *TINY, *extra, '--head-epochs', 1, '--precision', 'fp32', '--epochs', 2, '--lr', '1e30'
+    for _ in range(2):  # the second time with --resume, which has nothing to go on from
+        fails(capsys, 1, *args, says=['loss became', 'in epoch 1 of 2 at learning rate', 'smaller --lr'])
+        assert '--resume' not in capsys.readouterr().out and not (tmp_path/'run').exists()
+        args = *args, '--resume'
+
+def test_a_loss_that_is_no_number_later_on(sample_dir, tmp_path, capsys, monkeypatch):
+    "The best weights so far stay, the checkpoint doesn't: from it the same would happen again"
+    from garbage_fastai.callbacks import StopOnNaN
+    real = StopOnNaN.after_batch
+    def spoil(self):
+        if self.epoch==1: self.learn.loss = self.loss*float('nan')
+        real(self)
+    monkeypatch.setattr(StopOnNaN, 'after_batch', spoil)
+    run = tmp_path/'run'
+    fails(capsys, 1, 'train', sample_dir, '--out', run, *TINY, '--epochs', 3, says=['loss became NaN in epoch 2 of 3'])
+    assert sorted(p.name for p in (run/'models').iterdir()) == ['best.pth'] and (run/'history.csv').exists()
+    monkeypatch.undo()
+    assert call('train', sample_dir, '--out', run, *TINY, '--epochs', 3, '--resume') == 0
+    assert 'going on after' not in capsys.readouterr().out and len(pd.read_csv(run/'history.csv')) == 3
+
+def test_a_poisoned_checkpoint_is_refused(tmp_path):
+    from garbage_fastai.checkpoint import Checkpoint
+    with pytest.raises(ValueError, match='NaN or infinite: remove it'): Checkpoint(tmp_path/'c.pth').restore(dict(model={'w': torch.tensor([1., float('nan')])}))
+
+def test_places_that_cannot_be_written_are_told_first(run, sample_dir, tmp_path, capsys, monkeypatch):
+    for name in ('predict.predict_table','labels.scan_images','images.scan_images','run.find_images'):
+        monkeypatch.setattr(f'garbage_fastai.{name}', lambda *a, **k: pytest.fail('work was done first'), raising=False)
+    file,folder = tmp_path/'afile',tmp_path/'folder'
+    file.write_text('mine')
+    folder.mkdir()
+    fails(capsys, 2, 'scan', sample_dir, '--out', file/'t.csv', says=['afile', 'no folder'])
+    fails(capsys, 2, 'scan', sample_dir, '--out', folder, says='is a folder')
+    fails(capsys, 2, 'review', sample_dir, '--out', file, says=['afile', 'is a file'])
+    fails(capsys, 2, 'evaluate', run, sample_dir, '--out', file/'ev', says=['afile', 'no folder'])
+    monkeypatch.undo()
+    monkeypatch.setattr('garbage_fastai.run.Predictor', lambda *a, **k: pytest.fail('the model was loaded first'))
+    photo = sample_dir/'glass'
+    for args,says in ((['--out', file/'deep'/'p.csv'], ['--out', 'no folder']), (['--copy-into', file], ['--copy-into', 'is a file']),
+                      (['--submission', folder], ['--submission', 'is a folder']), (['--out', tmp_path/('x'*300)], 'name too long')):
+        args = [*args] if '--out' in args else ['--out', tmp_path/'p.csv', *args]
+        fails(capsys, 1 if 'x'*300 in str(args[1]) else 2, 'predict', run, photo, *args, says=says)
+    assert file.read_text() == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['afile', 'folder']
+
+def test_no_photo_can_be_read(run, tmp_path, capsys):
+    "The table is written and says why, and the exit code tells whoever only looks at that"
+    photos = tmp_path/'photos'
+    photos.mkdir()
+    for i in range(3): (photos/f'{i}.jpg').write_bytes(b'no photo')
+    fails(capsys, 1, 'predict', run, photos, '--out', tmp_path/'p.csv', says='none of the 3 photos can be read')
+    preds = pd.read_csv(tmp_path/'p.csv')
+    assert len(preds) == 3 and not preds.ok.any() and preds.reason.str.len().min() > 0
+
+@pytest.mark.parametrize('name,head', [('a.rar', b'Rar!\x1a\x07\x01\x00'), ('a.7z', b"7z\xbc\xaf'\x1c"), ('photos.zip', b'Rar!\x1a\x07\x00'), ('old.RAR', b'cut')])
+def test_archives_of_other_packers(name, head, sample_dir, run, tmp_path, capsys):
+    file = tmp_path/name
+    file.write_bytes(head+b'x'*100)
+    for args in (['scan', file], ['train', file, '--out', tmp_path/'run']):
+        fails(capsys, 2, *args, says=[name, 'RAR' if 'ar' in name.lower() and '7z' not in name or name=='photos.zip' else '7z', 'unpack it'])
+    if head != b'cut':
+        fails(capsys, 1, 'predict', run, file, '--out', tmp_path/'p.csv', says='none of the 1 photos')
+        assert 'archive' in pd.read_csv(tmp_path/'p.csv').reason[0] and 'unpack it' in pd.read_csv(tmp_path/'p.csv').reason[0]
+
+@pytest.mark.parametrize('what', ['run', 'model', 'model/model.safetensors'])
+def test_an_own_model_is_a_start(what, run, sample_dir, tmp_path, capsys):
+    "With the same classes everything is taken: with no epochs it predicts what it predicted"
+    weights = run if what=='run' else run/what
+    args = '--size', 32, '--epochs', 0, '--head-epochs', 0, '--precision', 'fp32', '--bs', 16
+    assert call('train', sample_dir, '--out', tmp_path/'again', '--weights', weights, *args) == 0  # the network is that of the model
+    assert 'body and head are taken' in capsys.readouterr().out
+    old,new = (load_file(d/'model'/'model.safetensors') for d in (run, tmp_path/'again'))
+    assert old.keys() == new.keys() and all(torch.equal(old[k], new[k]) for k in old)
+    olds,news = (json.loads((d/'model'/'model.json').read_text()) for d in (run, tmp_path/'again'))
+    assert [olds[k] for k in ('arch','vocab','mean','std')] == [news[k] for k in ('arch','vocab','mean','std')]
+    assert pd.read_csv(run/'predictions.csv').predicted.tolist() == pd.read_csv(tmp_path/'again'/'predictions.csv').predicted.tolist()
+
+def test_an_own_model_with_other_classes(run, sample_dir, tmp_path, capsys):
+    photos = tmp_path/'photos'
+    for c in ('glass','metal','paper'): shutil.copytree(sample_dir/c, photos/f'my {c}')
+    args = '--size', 32, '--epochs', 0, '--head-epochs', 2, '--precision', 'fp32', '--bs', 16, '--weights', run
+    assert call('train', photos, '--out', tmp_path/'other', *args) == 0
+    assert 'body is taken, the head begins anew' in capsys.readouterr().out
+    old,new = (load_file(d/'model'/'model.safetensors') for d in (run, tmp_path/'other'))
+    assert all(torch.equal(old[k], new[k]) for k in old if k.startswith('0.')) and new['1.8.weight'].shape[0] == 3
+    fails(capsys, 2, 'train', photos, '--out', tmp_path/'x', *args, '--arch', 'resnet18', says=['is a model of resnet10t', 'give --arch resnet10t'])
+    fails(capsys, 2, 'train', photos, '--out', tmp_path/'x', *args, '--weights', sample_dir, says=['holds no model'])
+    shutil.copy(run/'model'/'model.safetensors', tmp_path/'alone.safetensors')
+    fails(capsys, 2, 'train', photos, '--out', tmp_path/'x', *args, '--arch', 'resnet10t', '--weights', tmp_path/'alone.safetensors', says=['alone.safetensors', 'model.json'])
+
+def test_what_is_piped_has_a_header(sample_dir, tmp_path, capsys):
+    assert call('train', sample_dir, '--out', tmp_path/'run', *TINY, '--epochs', 2) == 0
+    lines = [l.split() for l in capsys.readouterr().out.splitlines()]
+    at = lines.index(['epoch','train_loss','valid_loss','accuracy','time'])
+    assert [l[0] for l in lines[at+1:at+3]] == ['0','1'] and {len(l) for l in lines[at:at+3]} == {5}
+
+def test_version(capsys):
+    assert call('--version') == 0
+    shown = capsys.readouterr().out
+    assert re.fullmatch(rf'garbage-fastai {re.escape(garbage_fastai.__version__)} \(torch \S+, fastai \S+, Python \S+\)\n', shown)
+    code = "import sys; from garbage_fastai.cli import main\ntry: main(['--version'])\nfinally: assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0
+
+def test_run_as_a_module():
+    res = subprocess.run([sys.executable, '-m', 'garbage_fastai', 'evaluate', 'no-such-model', 'x'], capture_output=True, text=True)
+    assert res.returncode == 2 and res.stderr.splitlines()[-1].startswith('garbage-fastai: ') and 'no-such-model' in res.stderr
+
+def test_every_option_shows_its_default():
+    "Or says that it is needed, or what it means not to give it; switches are off"
+    import typer
+    commands,lacking = typer.main.get_command(app).commands,[]
+    for name,command in commands.items():
+        for o in command.params:
+            if o.param_type_name != 'option' or o.is_flag or o.required or o.name == 'help': continue
+            shown = o.default not in (None, ()) and o.show_default or '[default: ' in o.help or 'not given:' in o.help
+            if not shown: lacking.append(f'{name} --{o.name}')
+    assert not lacking, f'no default in the help: {", ".join(lacking)}'
+    recipe = {o.name: o.help for o in commands['train'].params}
+    for k,s in SETTINGS.items():
+        assert k in recipe and (s.default is None or f'[default: {value_text(s.default).lower()}]' in recipe[k]), k
+
+def _complete(shell, line):
+    "What the shell is given for completing `line`"
+    env = {**os.environ, '_GARBAGE_FASTAI_COMPLETE': f'complete_{shell}', 'COMP_WORDS': line, 'COMP_CWORD': str(len(line.split(' '))-1), '_TYPER_COMPLETE_ARGS': line}
+    return subprocess.run([sys.executable, '-m', 'garbage_fastai'], env=env, capture_output=True, text=True).stdout
+
+def test_completion():
+    assert 'train' in _complete('bash', 'garbage-fastai tr').split()
+    assert '--augment' in _complete('bash', 'garbage-fastai train --aug').split()
+    assert _complete('bash', 'garbage-fastai train photos --augment se').split() == ['seedlings']
+    assert 'seedlings' in _complete('zsh', 'garbage-fastai train photos --augment se')
+    env = {**os.environ, '_GARBAGE_FASTAI_COMPLETE': 'source_bash'}
+    script = subprocess.run([sys.executable, '-m', 'garbage_fastai'], env=env, capture_output=True, text=True).stdout
+    assert '-o default' in script and 'garbage-fastai' in script  # files and folders where there is nothing else
+    assert _complete('bash', 'garbage-fastai predict run --out ').strip() == ''

@@ -102,6 +102,8 @@ def _undocumented(f):
     docs = docments(f, full=True, args_kwargs=True)
     names = [o.arg for o in [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg] if o]
     if a.kwarg and hasattr(f, '__delwrap__'): names.remove(a.kwarg.arg)
+    shown = list(inspect.signature(f).parameters)
+    if a.kwarg and '__signature__' in vars(f): names = shown  # a command's options stand in for its `**recipe`
     return [n for n in names if n not in ('self', 'cls') and not (n in docs and _described(docs[n]))]
 
 @by_module
