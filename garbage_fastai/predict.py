@@ -14,7 +14,6 @@ from .infer import map_images, torch_forward
 from .data import photo_loader
 from .descriptions import table_texts
 from .fusion import TokenLoader, map_texts, text_forward, token_loader
-from .callbacks import used_precision
 from .table import probability_column
 
 # %% ../nbs/09_predict.ipynb #5a172afc
@@ -101,10 +100,11 @@ def predict_images(
     workers:int|None=None, # Threads that decode; None: one a core
     progress:bool=True, # Show a progress bar
     change=None, # A function of (pixels, path) that gives other pixels: see `map_images`
-    cache:dict|None=None # Path -> pixels, to decode only once over several calls: see `map_images`
+    cache:dict|None=None, # Path -> pixels, to decode only once over several calls: see `map_images`
+    precision:str='auto' # Float32, whatever was trained in; 'bf16' and 'fp16' are rougher and faster: see `predict_precision`
 ) -> pd.DataFrame: # path, label, split, predicted, confidence, loss, ok, reason, and one probability column a class
     "Predict every photo, in one pass"
-    vocab,precision,tokens = list(learn.dls.vocab),used_precision(learn),token_loader(learn.dls)
+    vocab,tokens = list(learn.dls.vocab),token_loader(learn.dls)
     if tokens is not None and learn.model.image_body is None: return predict_texts(text_forward(learn.model, tokens, precision), photos, vocab, bs, progress)
     loader = photo_loader(learn.dls)
     forward = torch_forward(learn.model, *norm_stats(learn.dls), precision=precision)
