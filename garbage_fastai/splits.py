@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from .datasets import dataset_info, get_data_file
-from .duplicates import group_duplicates
+from .duplicates import group_duplicates, release_groups
 from .table import read_text_csv, write_file
 
 # %% ../nbs/02_splits.ipynb #081680e4
@@ -99,6 +99,7 @@ def _split_by_lot(ids, labels, groups, rows, fractions, seed):
         raise ValueError(f'too few usable photos of {have}: each class needs {need} or more, one for each part of the split'
                          + ', in different groups'*bool(grouped) + '. Add photos'
                          + ', ask for two parts as in 75/25'*(need==3 and min(small.values())==2)
+                         + ', group fewer photos (--groups exact: only copies of a file; --groups none)'*bool(grouped)
                          + " or take the class's folder out")
     some = [int(f>0) for f in fractions]
     want = {c: _shares(n, fractions, some) for c,n in sorted(n_photos.items())}
@@ -274,6 +275,7 @@ def split_images(
     labels,usable = _usable_rows(table)
     if groups=='auto': table = group_duplicates(table, progress=False)
     if by_fractions:
+        if groups=='auto': table = release_groups(table, sum(f>0 for f in fractions))
         groups = table['group'] if 'group' in table else [None]*len(table)
         groups = [None if pd.isna(g) or g in ('', -1) else g for g in groups]
         parts = _split_by_lot(photo_ids(table.assign(label=labels)), labels, groups, usable, fractions, seed)
