@@ -103,7 +103,7 @@ def build_app(
     model:str|Path, # A run folder, or its model folder
     bins:str|Path|None=None, # A CSV file with `material` and `bin`; None: `BINS` where it knows every class, else no bins
     keep:str|Path|None=None, # Copy each photo into this folder, one sub-folder a class; None: no photo is kept
-    precision:str='auto' # See `pick_precision`
+    precision:str='auto' # See `predict_precision`
 ): # A Gradio `Blocks`
     "The page as a Gradio app"
     gr,folder = import_extra('gradio', 'app'),find_model_dir(model)

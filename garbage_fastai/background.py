@@ -9,6 +9,7 @@ __all__ = ['background_mask', 'ChangeBackground']
 
 # %% ../nbs/03a_background.ipynb #42376837
 from fastai.vision.all import *
+from .infer import low_precision
 
 # %% ../nbs/03a_background.ipynb #4636a94e
 def _blur(x, s):
@@ -45,7 +46,11 @@ def background_mask(
     "Which part of each photo is background: smooth, of similar colour and joined to the border"
     if x.ndim!=4 or x.shape[1]!=3 or not x.is_floating_point():
         raise ValueError(f"background_mask: x must be floats of shape (n, 3, height, width), got {x.dtype} of shape {tuple(x.shape)}")
-    x = x.detach().as_subclass(Tensor).float()
+    with low_precision('fp32', x.device): return _find_background(x.detach().as_subclass(Tensor).float(), side)  # shades of a hundredth decide
+
+# %% ../nbs/03a_background.ipynb #92e6d0b7
+def _find_background(x, side):
+    "`background_mask` of checked photos"
     hw = [max(1, round(o*min(1, side/max(x.shape[-2:])))) for o in x.shape[-2:]]
     s = _blur(F.interpolate(x, hw, mode='area'), .6)
     rim = _rim(s)
@@ -125,9 +130,11 @@ class ChangeBackground(DisplayedTransform):
         self.p = p
 
     def encodes(self, x:TensorImage):
-        b = x.as_subclass(Tensor)
+        with low_precision('fp32', x.device): return TensorImage(self._change(x.as_subclass(Tensor).float()).to(x.dtype))
+
+    def _change(self, b):
         pick = (torch.rand(len(b), device=b.device)<self.p).nonzero()[:,0]
-        if not len(pick): return x
+        if not len(pick): return b
         m,y,r = background_mask(b[pick]),b[pick],partial(torch.rand, device=b.device)
         new,other = _textures(y),r(len(y))<.3
         if other.any(): new[other] = _pieces(b, pick[other])
@@ -136,4 +143,4 @@ class ChangeBackground(DisplayedTransform):
         shade = (light/base.clamp(min=.05)).clamp(.3, 1.3)
         out = b.clone()
         out[pick] = torch.lerp(y, (new*torch.lerp(torch.ones_like(shade), shade, .5+.5*r(len(y),1,1,1))).clamp(0,1), m)
-        return TensorImage(out)
+        return out

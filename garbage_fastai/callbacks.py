@@ -10,48 +10,68 @@ __all__ = ['LOGS', 'DevicePrecision', 'precision_callbacks', 'used_precision', '
 
 # %% ../nbs/07_callbacks.ipynb #8b64f1aa
 import importlib, io
+from contextlib import ExitStack
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.fp16 import MixedPrecision, AMPMode
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, TerminateOnNaNCallback
 from IPython.display import display
 from .distributed import single_process
-from .infer import pick_format, pick_precision
+from .infer import exact_float32, low_precision, pick_format, pick_precision
 from .table import write_file
 
 # %% ../nbs/07_callbacks.ipynb #6731e131
 class DevicePrecision(MixedPrecision):
-    "fastai's `MixedPrecision` on the device of the DataLoaders, CPU included"
-    def before_fit(self):
-        device = torch.device(ifnone(self.dls.device, 'cpu')).type
-        fp16 = self.amp_mode==AMPMode.FP16
-        self._leave()
-        self.autocast = torch.autocast(device, dtype=torch.float16 if fp16 else torch.bfloat16)
-        self.learn.scaler,self.scales = torch.amp.GradScaler(device, enabled=fp16),L()
+    "Fit in `precision` on the device of the DataLoaders, CPU included; predict in float32"
+    def __init__(self,
+        precision:str='bf16' # 'fp32', 'bf16' or 'fp16'
+    ):
+        super().__init__(AMPMode.FP16 if precision=='fp16' else AMPMode.BF16)
+        self.precision,self.context,self.hooks,self.fitting = precision,None,[],False
 
-    def before_batch(self): self.autocast.__enter__(); self.entered = True
-    def after_loss(self): self._leave()
-    def _leave(self):
-        "Leave autocast, also where an interrupt kept `after_loss` from being called"
-        if getattr(self, 'entered', False): self.autocast.__exit__(None, None, None)
-        self.entered = False
+    def before_fit(self):
+        self._leave()
+        self.fitting,device = False,torch.device(ifnone(self.dls.device, 'cpu')).type
+        self.learn.scaler,self.scales = torch.amp.GradScaler(device, enabled=self.precision=='fp16'),L()
+
+    def before_train(self): self.fitting = True
+    def before_batch(self):
+        self.hooks = [self.model.register_forward_pre_hook(self._enter), self.model.register_forward_hook(self._leave, always_call=True)]
+
+    def after_pred(self):
+        self._leave()
+        self.learn.pred = to_float(self.pred)
+
+    def after_loss(self): pass  # fastai's leaves autocast here
+
+    def _enter(self, *args):
+        "Before the network: autocast in a fit, exact float32 outside of one"
+        device = ifnone(self.dls.device, 'cpu')
+        self.context = ExitStack()
+        self.context.enter_context(low_precision(self.precision, device) if self.fitting else exact_float32(device))
+
+    def _leave(self, *args):
+        "After the network, also where it failed; where an interrupt kept it from being called, before the next fit"
+        for hook in self.hooks: hook.remove()
+        if self.context is not None: self.context.close()
+        self.context,self.hooks = None,[]
 
 # %% ../nbs/07_callbacks.ipynb #6f151408
 def precision_callbacks(
     precision:str='auto', # See `pick_precision`
     device='cpu' # Where the network will run
 ) -> list: # Callbacks for a Learner
-    "Callbacks that make a Learner train and predict in `precision`"
+    "Callbacks that make a Learner train in `precision`, and predict in float32"
     p = pick_precision(precision, device)
-    return ([] if p=='fp32' else [DevicePrecision(p)]) + ([ChannelsLast()] if pick_format(p, device)==torch.channels_last else [])
+    return [DevicePrecision(p)] + ([ChannelsLast()] if pick_format(p, device)==torch.channels_last else [])
 
 # %% ../nbs/07_callbacks.ipynb #d3bfa43f
 def used_precision(
     learn:Learner # With or without `precision_callbacks`
 ) -> str: # 'fp32', 'bf16' or 'fp16'
-    "The precision that a Learner works in"
+    "The precision that a Learner trains in"
     cb = first(learn.cbs.filter(risinstance(DevicePrecision)))
-    return 'fp32' if cb is None else cb.amp_mode.value
+    return 'fp32' if cb is None else cb.precision
 
 # %% ../nbs/07_callbacks.ipynb #fc0b7b66
 class BestModel(SaveModelCallback):

@@ -61,7 +61,7 @@ class PartPredictor:
         model:str|Path, # A model folder, which the worker can read
         out:str|Path, # Folder for the parts, which it can write
         bs:int=64, # Photos a batch
-        precision:str='auto' # See `pick_precision`
+        precision:str='auto' # See `predict_precision`
     ): self.predictor,self.out,self.bs = Predictor(model, precision),Path(out),bs
 
     def __call__(self, batch):
@@ -104,7 +104,7 @@ def predict_cluster(
     workers:int|None=None, # Each has a model; None: one for each GPU of the cluster, without any one for each two processors
     part:int=512, # Photos a file; what a worker that dies has to do again at most
     bs:int=64, # Photos a batch
-    precision:str='auto', # See `pick_precision`
+    precision:str='auto', # See `predict_precision`
     progress:bool=True # Show a progress bar
 ) -> int: # Photos that were predicted now
     "Predict photos on a Ray cluster, or without one on this machine"

@@ -17,7 +17,7 @@ import numpy as np, torch
 from torch import nn
 import garbage_fastai
 from .table import write_file
-from .infer import pick_precision, torch_forward
+from .infer import predict_precision, torch_forward
 from .datasets import cache_dir
 from .models import import_extra
 
@@ -72,12 +72,12 @@ def onnx_forward(
 # %% ../nbs/11a_engines.ipynb #99a1bc38
 def openvino_forward(
     onnx:bytes|str|Path, # A file from `export_onnx`, or what such a file holds
-    precision:str='auto', # See `pick_precision`: bfloat16 only where the processor has it
+    precision:str='auto', # See `predict_precision`; bfloat16 only where the processor has it
     softmax:bool=True # Turn logits into probabilities
 ): # A function from uint8 of shape (n, height, width, 3) to float32 of shape (n, classes)
     "Run an ONNX network with OpenVINO, on the CPU"
     ov = import_extra('openvino', 'openvino')
-    core,dtype = ov.Core(),{'fp32':'f32', 'bf16':'bf16'}[pick_precision(precision, 'cpu')]
+    core,dtype = ov.Core(),{'fp32':'f32', 'bf16':'bf16'}[predict_precision(precision, 'cpu')]
     net = core.compile_model(core.read_model(onnx if isinstance(onnx, bytes) else str(onnx)), 'CPU',
                              dict(INFERENCE_NUM_THREADS=torch.get_num_threads(), INFERENCE_PRECISION_HINT=dtype, PERFORMANCE_HINT='LATENCY'))
     def forward(batch):
@@ -160,13 +160,13 @@ def _remembered(file, here):
 def pick_engine(
     model:nn.Module, # From `load_exported`
     config:dict, # Likewise
-    precision:str='auto', # See `pick_precision`
+    precision:str='auto', # See `predict_precision`
     again:bool=False # Measure also where a result is remembered
 ) -> str: # 'torch', 'onnx' or 'openvino'
     "The fastest engine on this machine's CPU, measured once and remembered"
     found = installed_engines()
     if len(found)==1: return 'torch'
-    here = dict(processor=processor_name(), cpus=os.cpu_count(), threads=torch.get_num_threads(), precision=pick_precision(precision, 'cpu'),
+    here = dict(processor=processor_name(), cpus=os.cpu_count(), threads=torch.get_num_threads(), precision=predict_precision(precision, 'cpu'),
                 garbage_fastai=garbage_fastai.__version__, engines=found)
     file = cache_dir()/'engines'/f'{_architecture_hash(model, config)}.json'
     rates = {} if again else _remembered(file, here)
@@ -187,7 +187,7 @@ def engine_forward(
     engine:str, # 'auto', 'torch', 'onnx' or 'openvino'; on a GPU 'auto' is 'torch'
     model:nn.Module, # From `load_exported`
     config:dict, # Likewise
-    precision:str='auto', # See `pick_precision`
+    precision:str='auto', # See `predict_precision`
     device='cpu' # Where PyTorch is to run; the others run on the CPU
 ) -> tuple: # (engine that was taken, function from uint8 of shape (n, height, width, 3) to float32 of shape (n, classes))
     "The network of a model folder as a function of bytes, in any engine"

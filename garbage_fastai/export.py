@@ -217,7 +217,7 @@ class Predictor:
     "Predict photos with a model folder"
     def __init__(self,
         folder:str|Path, # From `export_model`, or the folder `model` of a run
-        precision:str='auto', # See `pick_precision`
+        precision:str='auto', # See `predict_precision`
         device=None, # None: GPU where there is one
         engine:str='torch' # 'torch', as in training; 'onnx' or 'openvino' (extras); or 'auto': see `pick_engine`
     ):

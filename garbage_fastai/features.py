@@ -31,11 +31,14 @@ def compute_features(
     device,precision = learn.dls.device,used_precision(learn)
     fmt = pick_format(precision, device)
     body = nn.Sequential(learn.model[0], split_head(learn.model[1])[0]).eval().to(memory_format=fmt)
+    def features(x):
+        with low_precision(precision, device): return body(x.as_subclass(Tensor).contiguous(memory_format=fmt)).float().cpu()
+
+    @torch.inference_mode()
     def run(dl, bar):
-        res = []
-        with torch.inference_mode(), low_precision(precision, device):
-            for x,y in bar(dl): res.append((body(x.as_subclass(Tensor).contiguous(memory_format=fmt)).float().cpu(), y.as_subclass(Tensor).cpu()))
+        res = [(features(x), y.as_subclass(Tensor).cpu()) for x,y in bar(dl)]  # autocast is for the network, not for the augmentation in `dl`
         return [torch.cat(o).clone() for o in zip(*res)]
+
     train = learn.dls.train.new(drop_last=False)
     runs = [run(train, partial(progress_bar, leave=False) if progress else L) for _ in range(views)]
     return [[torch.cat(o) for o in zip(*runs)], run(learn.dls.valid, L)]

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 import timm
 from fastai.vision.all import *
 from .models import find_arch, hub_errors, import_extra
-from .infer import pick_precision, low_precision
+from .infer import exact_float32, low_precision, predict_precision
 from .descriptions import table_texts
 
 # %% ../nbs/05a_fusion.ipynb #257bb6ef
@@ -182,15 +182,15 @@ def fusion_splitter(
 def text_forward(
     model:nn.Module, # Takes tokens, gives one vector a text
     tokens:TokenLoader, # That goes with `model`
-    precision:str='auto', # See `pick_precision`
+    precision:str='auto', # See `predict_precision`
     device=None # None: where the model's parameters are
 ): # A function from a list of strings to float32 of shape (n, classes)
     "Wrap `model` as a function from texts to probabilities"
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    precision = pick_precision(precision, device)
+    precision = predict_precision(precision, device)
     model.eval().to(device)
     def forward(texts):
-        with torch.inference_mode(), low_precision(precision, device): return model(tokens.batch(texts).to(device)).float().softmax(1).cpu().numpy()
+        with torch.inference_mode(), exact_float32(device), low_precision(precision, device): return model(tokens.batch(texts).to(device)).float().softmax(1).cpu().numpy()
     return forward
 
 def map_texts(

@@ -22,7 +22,7 @@ from .table import read_text_csv, write_file
 from .images import scan_images
 from .datasets import get_dataset
 from .embed import embed_images
-from .duplicates import group_duplicates
+from .duplicates import group_duplicates, release_groups
 from .splits import match_photos
 from .evaluate import photo_or_tile, _figure, _short
 from .report import REPORT_CSS, thumbnail_uri
@@ -253,7 +253,7 @@ def review_labels(
     table = scan_images(get_dataset(data).absolute(), progress=progress, folder_only=True)
     table = table[table['ok'] & (table['label'] != '')].reset_index(drop=True)
     if not len(table): raise ValueError(f'no photos in sub-folders of {data}: give a folder with one sub-folder for each class')
-    table = group_duplicates(table, progress=progress)
+    table = release_groups(group_duplicates(table, progress=progress), folds)
     suspects = suspect_labels(table, embed_images(table, progress=progress), folds=folds)
     write_review(suspects, out/'review.html', k)
     write_file(out/'suspects.csv', suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue', 'group']].to_csv(index=False))

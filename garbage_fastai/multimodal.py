@@ -115,10 +115,14 @@ def fusion_features(
 ) -> list: # For train and for valid: the features of each body, of shape (rows*views, n), and the targets
     "Run the bodies over all rows once"
     model,device = learn.model.eval(),learn.dls.device
+    def features(*inputs):
+        with low_precision(used_precision(learn), device): return [f.float().cpu() for f in model.features(*inputs)]
+
+    @torch.inference_mode()
     def run(dl, bar):
-        with torch.inference_mode(), low_precision(used_precision(learn), device):
-            res = [(*[f.float().cpu() for f in model.features(*b[:-1])], b[-1].as_subclass(Tensor).cpu()) for b in bar(dl)]
+        res = [(*features(*b[:-1]), b[-1].as_subclass(Tensor).cpu()) for b in bar(dl)]  # autocast is for the networks, not for the augmentation in `dl`
         return [torch.cat(o).clone() for o in zip(*res)]
+
     train,bar = learn.dls.train.new(drop_last=False),partial(progress_bar, leave=False) if progress else L
     return [[torch.cat(o) for o in zip(*[run(train, bar) for _ in range(views)])], run(learn.dls.valid, L)]
 

@@ -16,7 +16,6 @@ from .infer import map_images, torch_forward
 from .data import own_dls, photo_loader
 from .descriptions import table_texts
 from .fusion import TokenLoader, map_texts, text_forward, token_loader
-from .callbacks import used_precision
 from .table import label_text, probability_column, tidy_table
 
 # %% ../nbs/09_predict.ipynb #7bd956f4
@@ -147,12 +146,13 @@ def predict_images(
     progress:bool=True, # Show a progress bar
     change=None, # A function of (pixels, path) that gives other pixels: see `map_images`
     cache:dict|None=None, # Path -> pixels, to decode only once over several calls: see `map_images`
-    draft:bool=False # Decode large JPEGs smaller: faster, and not quite the same answers
+    draft:bool=False, # Decode large JPEGs smaller: faster, and not quite the same answers
+    precision:str='auto' # Float32, whatever was trained in; 'bf16' and 'fp16' are rougher and faster: see `predict_precision`
 ) -> pd.DataFrame: # path, label, split, predicted, confidence, loss, ok, reason, and one probability column a class
     "Predict every photo, in one pass"
     vocab = _class_names(learn)
     if not own_dls(learn.dls) and token_loader(learn.dls) is None: return _predict_own(learn, photos, vocab, bs, progress, change)
-    precision,tokens = used_precision(learn),token_loader(learn.dls)
+    tokens = token_loader(learn.dls)
     if tokens is not None and learn.model.image_body is None: return predict_texts(text_forward(learn.model, tokens, precision), photos, vocab, bs, progress)
     loader = photo_loader(learn.dls)
     forward = torch_forward(learn.model, *norm_stats(learn.dls), precision=precision)

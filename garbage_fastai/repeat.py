@@ -12,6 +12,7 @@ import gc, json, re
 import numpy as np, pandas as pd
 from collections import Counter
 from pathlib import Path
+from .duplicates import release_groups
 from .splits import group_photos, split_hash, split_images, split_rule, take_share
 from .table import read_predictions, write_file
 from .learner import fetch_weights
@@ -31,6 +32,11 @@ def load_groups(
     "Find and look through the photos, and see which belong together"
     return group_photos(load_table(data, progress, decisions, labels), groups, progress)
 
+# %% ../nbs/15a_repeat.ipynb #cb09d4a7
+def _parts_wanted(split):
+    "How many parts a split by fractions has; 0 for one that is given"
+    return sum(float(o)>0 for o in split.split('/')) if re.fullmatch(r'[\d.\s/]+', split) else 0
+
 # %% ../nbs/15a_repeat.ipynb #8655c71c
 def repeat_tables(
     table:pd.DataFrame, # From `load_groups`
@@ -40,6 +46,7 @@ def repeat_tables(
 ) -> dict: # Name of a run -> the changes to its recipe, and its split table
     "The runs of a repetition"
     if (seeds is None)==(folds is None): raise ValueError('give --seeds or --folds, one of them')
+    if recipe.get('groups')=='auto': table = release_groups(table, folds or _parts_wanted(recipe['split']))
     part = lambda t, seed: take_share(t, recipe.get('share', 1), seed)
     if folds: return {f'fold-{i+1}': (dict(split=f'fold {i+1} of {folds}'), part(t, recipe['seed'])) for i,t in enumerate(kfold_tables(table, folds, recipe['seed']))}
     each = range(recipe['seed'], recipe['seed']+seeds)

@@ -514,7 +514,7 @@ def predict_photos(
     out:str|Path|None=None, # CSV file to write
     copy_into:str|Path|None=None, # Also copy each photo into this folder, one sub-folder a class
     bs:int=64, # Photos a batch
-    precision:str='auto', # See `pick_precision`
+    precision:str='auto', # See `predict_precision`
     progress:bool=True, # Show a progress bar
     shard:tuple|None=None, # (2,8) for the second of eight parts: see `take_shard`
     engine:str='auto', # See `Predictor`; 'auto' looks for the fastest only where there are a thousand photos, else the looking takes longer

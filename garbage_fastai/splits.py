@@ -18,7 +18,7 @@ import numpy as np, pandas as pd
 
 from .errors import GarbageWarning
 from .datasets import dataset_info, get_data_file
-from .duplicates import group_duplicates
+from .duplicates import group_duplicates, release_groups
 from .table import read_text_csv, tidy_table, write_file
 
 # %% ../nbs/02_splits.ipynb #081680e4
@@ -102,6 +102,7 @@ def _split_by_lot(ids, labels, groups, rows, fractions, seed):
         raise ValueError(f'too few usable photos of {have}: each class needs {need} or more, one for each part of the split'
                          + ', in different groups'*bool(grouped) + '. Add photos'
                          + ', ask for two parts as in 75/25'*(need==3 and min(small.values())==2)
+                         + ', group fewer photos (--groups exact: only copies of a file; --groups none)'*bool(grouped)
                          + " or take the class's folder out")
     some = [int(f>0) for f in fractions]
     want = {c: _shares(n, fractions, some) for c,n in sorted(n_photos.items())}
@@ -444,6 +445,7 @@ def split_images(
     if how=='published': part_of = _published(table, usable, data)
     elif how!='folders' and not _is_fractions(how): part_of = _split_by_list(table, usable, read_splits(how), str(how))
     else:
+        if groups=='auto': table = release_groups(table, 3 if how=='folders' else sum(f>0 for f in parse_fractions(how)))
         labels,ids = table['label'].tolist(),photo_ids(table)
         together = table['group'] if 'group' in table else [None]*len(table)
         together = [None if pd.isna(g) or g in ('', -1) else g for g in together]

@@ -48,6 +48,12 @@ def sample_dir(tmp_path_factory):
     draw_sample(dest, n=12, size=(96,96), seed=0)
     return dest
 
+@pytest.fixture(params=['fp32','bf16'])
+def precision(request, monkeypatch):
+    "What 'auto' means in training: a test that takes this runs in both, whatever the machine. bfloat16 may be imitated, so keep it small"
+    monkeypatch.setenv('GARBAGE_FASTAI_PRECISION', request.param)
+    return request.param
+
 @pytest.fixture(autouse=True)
 def seeded():
     "Each test begins with the same random state, whatever ran before"

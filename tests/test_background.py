@@ -38,6 +38,15 @@ def test_the_object_stays_and_the_board_goes():
     moved = (ChangeBackground(p=1)(TensorImage(x), split_idx=0)-x).abs().mean(1)
     assert moved[:,disc].mean()<.02 and moved[:,~disc].mean()>.1
 
+def test_float32_inside_autocast():
+    "The same photos come out as without it; sixteen-bit photos stay sixteen-bit"
+    def run(x): set_seed(3); return ChangeBackground(p=1)(TensorImage(x), split_idx=0)
+    x,_ = board(6)
+    plain,mask = run(x),background_mask(x)
+    with torch.autocast('cpu', torch.bfloat16): assert torch.equal(run(x), plain) and torch.equal(background_mask(x), mask)
+    half = run(x.bfloat16())
+    assert half.dtype==torch.bfloat16 and type(half) is TensorImage and (half.float()-run(x.bfloat16().float())).abs().max()<.01
+
 def test_share_seed_and_split():
     x,change = TensorImage(board(200, 48, 64)[0]),ChangeBackground(p=.5)
     def run(): set_seed(1); return change(x, split_idx=0)

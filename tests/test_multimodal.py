@@ -99,10 +99,10 @@ def table(tmp_path_factory): return draw_described(tmp_path_factory.mktemp('desc
 def _learner(table, use, tiny, **kwargs):
     from garbage_fastai.multimodal import build_multimodal_dataloaders, build_multimodal_learner
     dls = build_multimodal_dataloaders(table, use, encoder=tiny, size=32, bs=8, seed=1, device='cpu')
-    return build_multimodal_learner(dls, arch='resnet10t', weights='none', precision='fp32', **kwargs)
+    return build_multimodal_learner(dls, arch='resnet10t', weights='none', **kwargs)
 
 @pytest.mark.parametrize('use', ['both','image','text'])
-def test_trains_exports_and_predicts(use, table, tiny, tmp_path):
+def test_trains_exports_and_predicts(use, table, tiny, tmp_path, precision):
     "Frozen, then free; the folder says what the Learner said, for every row that went in"
     from garbage_fastai.export import Predictor, export_model
     from garbage_fastai.predict import predict_images
@@ -119,7 +119,7 @@ def test_trains_exports_and_predicts(use, table, tiny, tmp_path):
     with learn.no_bar(): assert learn.lr_find(num_it=10, show_plot=False).valley > 0
     preds = predict_images(learn, table, progress=False)
     export_model(learn, tmp_path/'model')
-    again = Predictor(tmp_path/'model', precision='fp32', device='cpu').predict(table, progress=False)
+    again = Predictor(tmp_path/'model', device='cpu').predict(table, progress=False)
     assert len(again) == len(table) and again['ok'].all()
     np.testing.assert_allclose(again[learn.dls.vocab], preds[learn.dls.vocab], atol=1e-5)
     assert Evaluation(again).n == len(table)
@@ -127,7 +127,16 @@ def test_trains_exports_and_predicts(use, table, tiny, tmp_path):
     assert suffixes <= {'.json','.safetensors','.txt'}
     rest = (table['split']=='test').to_numpy()   # training photos are kept larger in memory, and so go in batches of their own
     probs = learn.get_preds(dl=learn.dls.test_dl(table[rest]))[0].numpy()
-    np.testing.assert_allclose(probs, preds.loc[rest, list(learn.dls.vocab)], atol=1e-3)
+    np.testing.assert_allclose(probs, preds.loc[rest, list(learn.dls.vocab)], atol=1e-5)
+
+def test_head_on_changing_backgrounds(table, tiny, precision):
+    "The frozen bodies run in `precision`, what makes their photos does not"
+    from garbage_fastai.multimodal import build_multimodal_dataloaders, build_multimodal_learner, fit_fusion_head, fusion_features
+    dls = build_multimodal_dataloaders(table, encoder=tiny, size=32, bs=8, seed=1, device='cpu', background=.9)
+    learn = build_multimodal_learner(dls, arch='resnet10t', weights='none')
+    feats = fusion_features(learn, 1, progress=False)
+    assert all(o.dtype==torch.float32 for part in feats for o in part[:-1])
+    assert np.isfinite(fit_fusion_head(learn, 1, feats=feats).recorder.values[-1][0])
 
 def test_odd_texts(table, tiny):
     from garbage_fastai.predict import predict_images

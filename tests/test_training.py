@@ -1,5 +1,5 @@
 "How a run is trained: photos from memory or disk, schedules, early stopping, logs."
-import importlib, json, sys, types
+import importlib, json, os, sys, types
 from functools import partial
 
 import pandas as pd, pytest
@@ -23,6 +23,18 @@ def test_memory_and_disk_give_the_same_losses(workers, in_ram, sample_dir, tmp_p
     run = train_run(sample_dir, tmp_path/'disk', cache='disk', workers=workers, **RECIPE)
     pd.testing.assert_frame_equal(losses(run), losses(in_ram), check_exact=True)
     assert (run/'predictions.csv').read_bytes() == (in_ram/'predictions.csv').read_bytes()
+
+def test_backgrounds_change_in_any_precision(sample_dir, tmp_path, precision, capsys):
+    "Head, then body, with the packaged weights: as in `train --background .25`"
+    args = ['--size','32', '--epochs','1', '--bs','16', '--background','.25']
+    assert call('train', sample_dir, '--out', tmp_path/'run', *args) == 0
+    config = json.loads((tmp_path/'run'/'config.json').read_text())
+    assert (config['precision'], config['precision_used'], config['background']) == ('auto', precision, .25)
+    preds = pd.read_csv(tmp_path/'run'/'predictions.csv')
+    again = tmp_path/'again.csv'
+    assert call('predict', tmp_path/'run'/'model', sample_dir, '--out', again) == 0
+    both = preds.assign(name=preds['path'].map(os.path.basename)).merge(pd.read_csv(again).assign(name=lambda t: t['path'].map(os.path.basename)), on='name')
+    assert len(both)==len(preds) and (both['confidence_x']-both['confidence_y']).abs().max() < 2e-4
 
 def test_too_many_photos_for_memory(sample_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('garbage_fastai.data.free_memory', lambda: 1000)
