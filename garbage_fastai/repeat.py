@@ -35,6 +35,7 @@ def load_groups(
 # %% ../nbs/15a_repeat.ipynb #cb09d4a7
 def _parts_wanted(split):
     "How many parts a split by fractions has; 0 for one that is given"
+    if not isinstance(split, str): return sum(o>0 for o in split)
     return sum(float(o)>0 for o in split.split('/')) if re.fullmatch(r'[\d.\s/]+', split) else 0
 
 # %% ../nbs/15a_repeat.ipynb #8655c71c
@@ -46,7 +47,7 @@ def repeat_tables(
 ) -> dict: # Name of a run -> the changes to its recipe, and its split table
     "The runs of a repetition"
     if (seeds is None)==(folds is None): raise ValueError('give --seeds or --folds, one of them')
-    if recipe.get('groups')=='auto': table = release_groups(table, folds or _parts_wanted(recipe['split']))
+    if recipe.get('groups')=='auto': table = release_groups(table, folds or _parts_wanted(split_rule(table, recipe['split'])))
     part = lambda t, seed: take_share(t, recipe.get('share', 1), seed)
     if folds: return {f'fold-{i+1}': (dict(split=f'fold {i+1} of {folds}'), part(t, recipe['seed'])) for i,t in enumerate(kfold_tables(table, folds, recipe['seed']))}
     each = range(recipe['seed'], recipe['seed']+seeds)

@@ -354,7 +354,8 @@ def test_archives_of_other_packers(name, head, sample_dir, run, tmp_path, capsys
     file.write_bytes(head+b'x'*100)
     for args in (['scan', file], ['train', file, '--out', tmp_path/'run']):
         fails(capsys, 2, *args, says=[name, 'RAR' if 'ar' in name.lower() and '7z' not in name or name=='photos.zip' else '7z', 'unpack it'])
-    if head != b'cut':
+    if name == 'photos.zip': fails(capsys, 2, 'predict', run, file, '--out', tmp_path/'p.csv', says='unpack it')
+    elif head != b'cut':
         fails(capsys, 1, 'predict', run, file, '--out', tmp_path/'p.csv', says='none of the 1 photos')
         assert 'archive' in pd.read_csv(tmp_path/'p.csv').reason[0] and 'unpack it' in pd.read_csv(tmp_path/'p.csv').reason[0]
 

@@ -37,7 +37,7 @@ def test_review_says_what_is_wrong(photos, tmp_path, capsys):
     fails(capsys, 2, 'review', tmp_path/'nowhere', '--out', tmp_path/'r', says='nowhere')
     (tmp_path/'file').write_text('mine')
     fails(capsys, 2, 'review', photos, '--out', tmp_path/'file', says='is a file')
-    fails(capsys, 2, 'review', photos, '--out', tmp_path/'r', '--folds', 13, says=['folds=13', 'fewer folds'])
+    fails(capsys, 2, 'review', photos, '--out', tmp_path/'r', '--folds', 13, says=['--folds 13', 'fewer folds'])
     assert not (tmp_path/'r').exists()
 
 def test_train_with_decisions(photos, decided, tmp_path, capsys):

@@ -70,11 +70,13 @@ def run(photos, tmp_path_factory):
     assert 'train_loss' in shown and 'report: ' in shown
     return out
 
+EPOCHS = 15  # so many that Ctrl-C comes before the last
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_interrupted_training_goes_on(workers, photos, tmp_path):
     "As a person does it: Ctrl-C after an epoch, then --resume as advised"
     out = tmp_path/'run'
-    args = 'train', photos, '--out', out, *TOY, '--epochs', 4, '--workers', workers
+    args = 'train', photos, '--out', out, *TOY, '--epochs', EPOCHS, '--workers', workers
     t = Terminal(*args)
     wait_for(lambda: epochs_in(out)>=1)
     t.interrupt()
@@ -82,7 +84,7 @@ def test_interrupted_training_goes_on(workers, photos, tmp_path):
     assert 'go on with --resume' in t.text and t.text.count('garbage-fastai: stopped')==1 and 'Traceback' not in t.text, t.text
     shown = done(*args, '--resume')
     assert 'going on after' in shown and 'report: ' in shown
-    assert epochs_in(out)==4 and list(pd.read_csv(out/'history.csv').epoch)==[0,1,2,3]
+    assert epochs_in(out)==EPOCHS and list(pd.read_csv(out/'history.csv').epoch)==list(range(EPOCHS))
 
 def test_all_epochs_were_made(photos, tmp_path, monkeypatch):
     "Killed between the last epoch and the evaluation: nothing is left for the bar to show"
@@ -96,7 +98,7 @@ def test_all_epochs_were_made(photos, tmp_path, monkeypatch):
 def test_the_installed_command(photos, tmp_path):
     "Without a fork of this process: a new one, in a terminal"
     out = tmp_path/'run'
-    args = [str(o) for o in ['-m','garbage_fastai','train', photos, '--out', out, *TOY, '--epochs', 3]]
+    args = [str(o) for o in ['-m','garbage_fastai','train', photos, '--out', out, *TOY, '--epochs', EPOCHS]]
     p = pexpect.spawn(sys.executable, args, timeout=120, encoding='utf-8', dimensions=(24,60))
     wait_for(lambda: epochs_in(out)>=1)
     p.sendintr()
