@@ -239,6 +239,9 @@ def evaluate(
     model:Annotated[Path, typer.Argument(help='A run folder, or its model folder')],
     data:Annotated[str, typer.Argument(help='Labelled photos: a folder with one sub-folder a class, an archive, or a known name')],
     out:Annotated[Optional[Path], typer.Option(help='Folder for predictions.csv and metrics.json; not given: the figures are only shown')]=None,
+    labels:Annotated[Optional[Path], typer.Option(help='A CSV file that names the class of each photo, where folders do not; not given: the folders do')]=None,
+    path_col:Annotated[Optional[str], typer.Option(help="Its column with the photos' names; not given: the first with a usual name, such as file, image or id")]=None,
+    label_col:Annotated[Optional[str], typer.Option(help='Its column with the classes; not given: the first with a usual name, such as label, class or category')]=None,
     stress:Annotated[bool, typer.Option('--stress', help='Also test up to 600 of the photos darker, blurred, turned, on other ground and so on; takes 36 times as long')]=False,
 ):
     "Test a model on labelled photos that it has not been trained on."
@@ -248,7 +251,7 @@ def evaluate(
     if out: check_writable(out, folder=True)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='of these .* photos .* byte for byte')  # said below, beside the figure of all
-        ev = evaluate_model(model, data, out, progress=sys.stderr.isatty())
+        ev = evaluate_model(model, data, out, sys.stderr.isatty(), _labels(labels, path_col, label_col))
     ev.print_classification_report()
     lo,hi = ev.accuracy_ci95
     print(f'accuracy {ev.accuracy:.1%} (95% interval {lo:.1%} to {hi:.1%}, {ev.n} photos)')

@@ -16,7 +16,7 @@ from contextlib import nullcontext, redirect_stdout
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
 from .errors import GarbageWarning
-from .images import find_images, scan_images
+from .images import find_places, scan_images
 from .names import folder_names, safe_name, warn_twins
 from .datasets import get_dataset
 from .duplicates import conflicting_labels, find_leaks
@@ -451,19 +451,35 @@ def _same_form(table, vocab):
     same = lambda c: c if c in vocab or not isinstance(c, str) else forms.get(unicodedata.normalize('NFC', c), c)
     return table.assign(label=[same(c) for c in table['label']])
 
+# %% ../nbs/15_run.ipynb #e7a104ce
+def _labelled_photos(data, labels=None):
+    "Path and label of the photos in `data`; those without a label are left out and named"
+    places = find_places(get_dataset(data), folder_only=True, strict=labels is None)
+    if not places: raise ValueError(f"no photos in {data}: give a folder that holds some")
+    table = pd.DataFrame([(path,place.label) for path,place in places], columns=['path','label'])
+    if labels is not None:
+        listed = labels if isinstance(labels, pd.DataFrame) else read_labels(labels)
+        table = join_labels(table, listed, '--labels' if isinstance(labels, pd.DataFrame) else Path(labels).name)
+    no_label = table['label']==''
+    if no_label.all(): raise ValueError(f"no photo in {data} has a class: put them in one sub-folder for each class, or name their classes "
+                                        "in a CSV file with --labels")
+    n = no_label.sum()
+    if n: warnings.warn(f"{n} photo{'s have' if n>1 else ' has'} no class and {'are' if n>1 else 'is'} left out "
+                        f"({table['path'][no_label].iloc[0]})", GarbageWarning, stacklevel=3)
+    return table[~no_label].reset_index(drop=True)
+
 # %% ../nbs/15_run.ipynb #8b2918ae
 def evaluate_model(
     model:str|Path, # A run folder, or its model folder
     data:str|Path, # Labelled photos: a folder with one sub-folder a class, an archive, or a known name
     out:str|Path|None=None, # Folder for `predictions.csv` and `metrics.json`
-    progress:bool=True # Show a progress bar
+    progress:bool=True, # Show a progress bar
+    labels:str|Path|pd.DataFrame|None=None # A CSV file that names the photos' classes: see `load_table`
 ) -> Evaluation: # With every figure and plot; `learned` has those of `learned_figures`, and `new` is the `Evaluation` without the photos that the model has learned from
     "Test a model on labelled photos"
     if out is not None and (Path(out)/'config.json').exists(): raise ValueError(f"--out {out} holds a run, whose predictions would be lost: give another folder")
     predictor = Predictor(find_model_dir(model))
-    photos = find_images(get_dataset(data), folder_only=True)
-    if not photos: raise ValueError(f"no photos in {data}: give a folder that holds some")
-    table = map_labels(_same_form(pd.DataFrame(photos, columns=['path','label']), predictor.vocab), predictor.vocab)
+    table = map_labels(_same_form(_labelled_photos(data, labels), predictor.vocab), predictor.vocab)
     strange = sorted(set(table['label']) - set(predictor.vocab))
     if strange: raise ValueError(f"{data} has folders that are no classes of this model: {', '.join(map(repr, strange[:5]))}; it knows {', '.join(predictor.vocab)}")
     ev = Evaluation(predictor.predict(table, progress=progress))

@@ -149,7 +149,7 @@ def read_splits(
     part_col = next((c for c in ('split','set','subset') if c in df), None)
     if not (file_col and part_col):
         raise ValueError(f"{path} needs the columns path and split, and has {', '.join(df.columns)}")
-    res = pd.DataFrame(dict(path=df[file_col], split=df[part_col].str.strip().str.lower().map(_part_names)), dtype=object)
+    res = pd.DataFrame(dict(path=df[file_col].str.strip(), split=df[part_col].str.strip().str.lower().map(_part_names)), dtype=object)
     odd = res.index[res['split'].isna()]
     if len(odd): raise ValueError(f"{path}, line {odd[0]+2}: '{df[part_col][odd[0]]}' is none of train, valid, test or empty")
     for c in ('label','group'):

@@ -212,3 +212,28 @@ def test_random_folders_give_each_photo_one_row(tmp_path_factory, dirs, data):
     joined = join_labels(table, listed)
     assert joined['path'].tolist() == table['path'].tolist()
     assert joined.set_index('path')['label'].to_dict() == listed.set_index('path')['label'].to_dict()
+
+def test_evaluate_says_what_has_no_class(tmp_path, capsys):
+    "A photo beside the class folders, and labels from a file, as for a training"
+    from garbage_fastai.cli import main
+    def call(*args):
+        with pytest.raises(SystemExit) as e: main([str(a) for a in args])
+        return e.value.code
+    root = with_strays(tmp_path/'p')
+    with pytest.warns(UserWarning, match='1 photo has no class'): run = train_run(root, tmp_path/'run', size=32, epochs=0, head_epochs=1, groups='none', progress=False)
+    capsys.readouterr()
+    assert call('evaluate', run, root) == 0
+    said = capsys.readouterr()
+    assert 'note: 1 photo has no class and is left out' in said.err and '16 photos)' in said.out
+    flat = photos(tmp_path/'flat', '.', n=4, name='{i}.png')
+    (tmp_path/'l.csv').write_text('photo number,material\n' + ''.join(f'{i},{two[i%2]}\n' for i in range(4)))
+    assert call('evaluate', run, flat, '--labels', tmp_path/'l.csv', '--path-col', 'photo number') == 0
+    assert '4 photos)' in capsys.readouterr().out
+    assert call('evaluate', run, flat) == 2
+    assert '--labels' in capsys.readouterr().err
+
+def test_blanks_in_a_split_file(tmp_path):
+    root = class_folders(tmp_path/'p')
+    rows = ''.join(f'{part}, {c}/{c}_{i}.png\n' for c in two for i,part in enumerate(['train']*4+['valid']*2+['test']*2))
+    (tmp_path/'s.csv').write_text('split, path\n' + rows)
+    assert outcome(prepared(root, split=str(tmp_path/'s.csv')))['split'] == [8,4,4]
