@@ -93,6 +93,26 @@ def site(tmp_path_factory):
         pages[name.with_suffix('.html').as_posix()] = Page(name.as_posix(), [p.read_text(encoding='utf-8')])
     return dict(copy=copy, pages=pages, fronts=fronts)
 
+def _words(text):
+    "The words that a reader sees, without where links lead"
+    return ' '.join(re.findall(r'\w+', re.sub(r'\]\(\s*\S*\s*\)', ']', text)))
+
+def test_no_sentence_is_lost(site):
+    "What a source page says, the processed page says: nbdev makes the title cell into front matter, and drops all else that stands in it"
+    lost,seen = [],0
+    for f in sorted((ROOT/'nbs').rglob('*.ipynb')):
+        name = f.relative_to(ROOT/'nbs').as_posix()
+        if '.ipynb_checkpoints' in name: continue
+        processed = json.loads((site['copy']/'_proc'/name).read_text(encoding='utf-8'))['cells']
+        shown = _words('\n'.join(''.join(c['source']) for c in processed))
+        for c in json.loads(f.read_text(encoding='utf-8'))['cells']:
+            if c['cell_type'] != 'markdown': continue
+            text = re.sub(r'^#\|.*$', '', ''.join(c['source']), flags=re.M)
+            for part in re.split(r'\n\s*\n', text):
+                seen += 1
+                if _words(part) not in shown: lost.append(f'{name}: {part[:80]}')
+    assert seen > 500 and not lost, '\n'.join(lost[:20])
+
 def _repo_path(url):
     "The file in this repository that a link to GitHub or to a hosted notebook names, else None"
     blob = rf'{re.escape(CFG.user)}/{re.escape(CFG.repo)}/(?:blob|tree|raw|edit)/{re.escape(CFG.branch)}/([^?#]+)'
