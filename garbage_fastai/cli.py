@@ -106,11 +106,13 @@ def scan(
     from garbage_fastai.datasets import get_dataset
     from garbage_fastai.names import warn_twins
     from garbage_fastai.folder import check_writable
+    from garbage_fastai.splits import warn_strays
     from garbage_fastai.table import print_bad, write_file
     if out: check_writable(out)
     table = scan_images(get_dataset(folder), progress=sys.stderr.isatty())
     if not len(table): raise ValueError(f"no photos in {folder}: give a folder that holds some")
     warn_twins(table['label'])
+    warn_strays(table)
     for label,n in table.loc[table['ok'], 'label'].value_counts().sort_index().items(): print(f'{n:6}  {label or "(no class)"}')
     print_bad(table)
     if out:

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from .errors import GarbageWarning
 from .table import read_predictions, read_text_csv
-from .splits import check_splits, photo_ids, read_splits
+from .splits import check_splits, photo_ids, read_splits, warn_strays
 from .evaluate import wilson_interval
 
 # %% ../nbs/10b_compare.ipynb #9f330ccf
@@ -308,6 +308,7 @@ def kfold_tables(
     if k < 3: raise ValueError(f'k must be 3 or more, since one fold tests, one chooses and the rest trains; got {k}')
     missing = [c for c in ('path', 'label') if c not in table]
     if missing: raise ValueError(f'the table needs the column {missing[0]}, as scan_images makes it')
+    warn_strays(table)
     labels = table['label'].fillna('').astype(str)
     rows = np.flatnonzero((labels != '') & (table['ok'].astype(bool) if 'ok' in table else True))
     ids = photo_ids(table.iloc[rows])

@@ -23,7 +23,7 @@ from .images import scan_images
 from .datasets import get_dataset
 from .embed import embed_images
 from .duplicates import group_duplicates, release_groups
-from .splits import match_photos
+from .splits import match_photos, warn_strays
 from .evaluate import photo_or_tile, _figure, _short
 from .report import REPORT_CSS, thumbnail_uri
 from .quality import _trust
@@ -251,6 +251,7 @@ def review_labels(
     out = Path(out)
     if out.exists() and not out.is_dir(): raise NotADirectoryError(f'--out {out} is a file: give a folder')
     table = scan_images(get_dataset(data).absolute(), progress=progress, folder_only=True)
+    warn_strays(table)
     table = table[table['ok'] & (table['label'] != '')].reset_index(drop=True)
     if not len(table): raise ValueError(f'no photos in sub-folders of {data}: give a folder with one sub-folder for each class')
     table = release_groups(group_duplicates(table, progress=progress), folds)

@@ -21,7 +21,7 @@ from .names import folder_names, safe_name, warn_twins
 from .datasets import get_dataset
 from .duplicates import conflicting_labels, find_leaks
 from .materials import map_labels
-from .splits import PARTS, group_photos, is_unlabelled, join_labels, read_labels, split_hash, split_images, split_origin, split_rule, take_share
+from .splits import PARTS, group_photos, is_unlabelled, join_labels, read_labels, split_hash, split_images, split_origin, split_rule, take_share, warn_strays
 from .data import build_dataloaders, hw
 from .infer import pick_precision
 from .models import SCRATCH, arch_name, check_freeze, check_layout, check_size, find_arch, shape_only, own_model_dir, read_own_model
@@ -463,9 +463,7 @@ def _labelled_photos(data, labels=None):
     no_label = table['label']==''
     if no_label.all(): raise ValueError(f"no photo in {data} has a class: put them in one sub-folder for each class, or name their classes "
                                         "in a CSV file with --labels")
-    n = no_label.sum()
-    if n: warnings.warn(f"{n} photo{'s have' if n>1 else ' has'} no class and {'are' if n>1 else 'is'} left out "
-                        f"({table['path'][no_label].iloc[0]})", GarbageWarning, stacklevel=3)
+    warn_strays(table)
     return table[~no_label].reset_index(drop=True)
 
 # %% ../nbs/15_run.ipynb #8b2918ae

@@ -7,7 +7,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/splits.html.md"""
 # %% auto #0
 __all__ = ['PARTS', 'DEFAULT_SPLIT', 'photo_ids', 'parse_fractions', 'read_splits', 'match_photos', 'published_split',
            'read_labels', 'join_labels', 'is_unlabelled', 'split_rule', 'split_origin', 'split_counts', 'check_splits',
-           'group_photos', 'split_images', 'take_share', 'save_splits', 'split_hash']
+           'group_photos', 'warn_strays', 'split_images', 'take_share', 'save_splits', 'split_hash']
 
 # %% ../nbs/02_splits.ipynb #d47ed36d
 import hashlib, os, re, warnings
@@ -393,6 +393,17 @@ def group_photos(
 
 _NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split given'.split())
 
+# %% ../nbs/02_splits.ipynb #17940686
+def warn_strays(
+    table:pd.DataFrame # One row a photo, with `path` and `label`
+):
+    "Name the readable photos that lie in no class's folder; those of a part without labels are there to be predicted"
+    stray = (table['label'].fillna('')=='') & ~is_unlabelled(table)
+    if 'ok' in table: stray &= table['ok'].astype(bool)
+    n = int(stray.sum())
+    if n: warnings.warn(f"{n} photo{'s have' if n>1 else ' has'} no class and {'are' if n>1 else 'is'} left out "
+                        f"({table['path'][stray].iloc[0]})", GarbageWarning, stacklevel=3)
+
 # %% ../nbs/02_splits.ipynb #1b9bd31e
 def _usable_rows(table):
     "Positions of the rows that can take part; says which classes are left with none"
@@ -408,10 +419,7 @@ def _usable_rows(table):
     if no_label.sum()==ok.sum():
         raise ValueError(f"no photo is in a class's folder, the first is {table['path'][no_label].iloc[0]}: put them in one sub-folder "
                          'for each class, or name their classes in a CSV file with --labels')
-    stray = no_label & ~is_unlabelled(table).to_numpy()
-    if stray.any():
-        warnings.warn(f'{stray.sum()} photo{"s have" if stray.sum()>1 else " has"} no class and {"are" if stray.sum()>1 else "is"} left out '
-                      f"({table['path'][stray].iloc[0]})", GarbageWarning, stacklevel=3)
+    warn_strays(table)
     lost = sorted(set(labels)-set(labels[ok])-{''})
     if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", GarbageWarning, stacklevel=3)
     return np.flatnonzero(ok & ~no_label).tolist()

@@ -237,3 +237,10 @@ def test_blanks_in_a_split_file(tmp_path):
     rows = ''.join(f'{part}, {c}/{c}_{i}.png\n' for c in two for i,part in enumerate(['train']*4+['valid']*2+['test']*2))
     (tmp_path/'s.csv').write_text('split, path\n' + rows)
     assert outcome(prepared(root, split=str(tmp_path/'s.csv')))['split'] == [8,4,4]
+
+@pytest.mark.parametrize('args', [['scan'], ['review','--folds','3','--out','OUT'], ['train','--folds','3','--size','32','--epochs','0','--head-epochs','1','--groups','none','--out','OUT']], ids=lambda a: a[0])
+def test_every_command_names_a_stray(args, tmp_path, capsys):
+    from garbage_fastai.cli import main
+    root = with_strays(tmp_path/'p')
+    with pytest.raises(SystemExit) as e: main([args[0], str(root), *[str(tmp_path/'out') if a=='OUT' else a for a in args[1:]]])
+    assert e.value.code == 0 and f"note: 1 photo has no class and is left out ({root}/top.png)" in capsys.readouterr().err
