@@ -106,8 +106,7 @@ def scan(
     from garbage_fastai.datasets import get_dataset
     from garbage_fastai.names import warn_twins
     from garbage_fastai.folder import check_writable
-    from garbage_fastai.splits import warn_strays
-    from garbage_fastai.table import print_bad, write_file
+    from garbage_fastai.table import print_bad, warn_strays, write_file
     if out: check_writable(out)
     table = scan_images(get_dataset(folder), progress=sys.stderr.isatty())
     if not len(table): raise ValueError(f"no photos in {folder}: give a folder that holds some")

@@ -16,8 +16,8 @@ from fastcore.basics import patch
 from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from .errors import GarbageWarning
-from .table import read_predictions, read_text_csv
-from .splits import check_splits, photo_ids, read_splits, warn_strays
+from .table import read_predictions, read_text_csv, warn_strays
+from .splits import check_splits, photo_ids, read_splits
 from .evaluate import wilson_interval
 
 # %% ../nbs/10b_compare.ipynb #9f330ccf

@@ -18,12 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from .table import read_text_csv, write_file
+from .table import read_text_csv, warn_strays, write_file
 from .images import scan_images
 from .datasets import get_dataset
 from .embed import embed_images
 from .duplicates import group_duplicates, release_groups
-from .splits import match_photos, warn_strays
+from .splits import match_photos
 from .evaluate import photo_or_tile, _figure, _short
 from .report import REPORT_CSS, thumbnail_uri
 from .quality import _trust

@@ -21,7 +21,7 @@ from .names import folder_names, safe_name, warn_twins
 from .datasets import get_dataset
 from .duplicates import conflicting_labels, find_leaks
 from .materials import map_labels
-from .splits import PARTS, group_photos, is_unlabelled, join_labels, read_labels, split_hash, split_images, split_origin, split_rule, take_share, warn_strays
+from .splits import PARTS, group_photos, join_labels, read_labels, split_hash, split_images, split_origin, split_rule, take_share
 from .data import build_dataloaders, hw
 from .infer import pick_precision
 from .models import SCRATCH, arch_name, check_freeze, check_layout, check_size, find_arch, shape_only, own_model_dir, read_own_model
@@ -33,7 +33,7 @@ from .learner import build_learner, fetch_weights
 from .features import fit_head
 from .predict import predict_images
 from .sources import photo_names, photo_table
-from .table import class_columns, class_name, print_bad, read_predictions, tidy_table, write_file
+from .table import class_columns, class_name, is_unlabelled, print_bad, read_predictions, tidy_table, warn_strays, write_file
 from .evaluate import Evaluation, plot_history
 from .labels import LEFT_OUT, apply_decisions, read_decisions
 from .calibrate import calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone

@@ -6,8 +6,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/splits.html.md"""
 
 # %% auto #0
 __all__ = ['PARTS', 'DEFAULT_SPLIT', 'photo_ids', 'parse_fractions', 'read_splits', 'match_photos', 'published_split',
-           'read_labels', 'join_labels', 'is_unlabelled', 'split_rule', 'split_origin', 'split_counts', 'check_splits',
-           'group_photos', 'warn_strays', 'split_images', 'take_share', 'save_splits', 'split_hash']
+           'read_labels', 'join_labels', 'split_rule', 'split_origin', 'split_counts', 'check_splits', 'group_photos',
+           'split_images', 'take_share', 'save_splits', 'split_hash']
 
 # %% ../nbs/02_splits.ipynb #d47ed36d
 import hashlib, os, re, warnings
@@ -19,7 +19,7 @@ import numpy as np, pandas as pd
 from .errors import GarbageWarning
 from .datasets import dataset_info, get_data_file
 from .duplicates import group_duplicates, release_groups
-from .table import read_text_csv, tidy_table, write_file
+from .table import is_unlabelled, read_text_csv, tidy_table, warn_strays, write_file
 
 # %% ../nbs/02_splits.ipynb #081680e4
 PARTS = ('train', 'valid', 'test')
@@ -300,13 +300,6 @@ def join_labels(
     return table
 
 # %% ../nbs/02_splits.ipynb #9ceb87ae
-def is_unlabelled(
-    table:pd.DataFrame # One row a photo
-) -> pd.Series: # True for photos without a label in a part valid or test that the folders give, as in a competition
-    "Which photos are there to be predicted only"
-    if 'given' not in table: return pd.Series(False, table.index)
-    return (table['label']=='') & table['given'].isin(PARTS[1:])
-
 def split_rule(
     table:pd.DataFrame, # One row a photo
     how:str|tuple|Path='auto' # As for `split_images`
@@ -392,17 +385,6 @@ def group_photos(
     return table.assign(group=['' if pd.isna(g) else str(g) for g in table[groups]])
 
 _NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split given'.split())
-
-# %% ../nbs/02_splits.ipynb #17940686
-def warn_strays(
-    table:pd.DataFrame # One row a photo, with `path` and `label`
-):
-    "Name the readable photos that lie in no class's folder; those of a part without labels are there to be predicted"
-    stray = (table['label'].fillna('')=='') & ~is_unlabelled(table)
-    if 'ok' in table: stray &= table['ok'].astype(bool)
-    n = int(stray.sum())
-    if n: warnings.warn(f"{n} photo{'s have' if n>1 else ' has'} no class and {'are' if n>1 else 'is'} left out "
-                        f"({table['path'][stray].iloc[0]})", GarbageWarning, stacklevel=3)
 
 # %% ../nbs/02_splits.ipynb #1b9bd31e
 def _usable_rows(table):
