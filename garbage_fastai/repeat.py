@@ -19,6 +19,7 @@ from .learner import fetch_weights
 from .evaluate import wilson_interval
 from .compare import kfold_tables, mean_sd, read_metrics
 from .folder import differences
+from .recipe import check_setting
 from .run import full_recipe, load_table, train_run
 
 # %% ../nbs/15a_repeat.ipynb #a7c02f91
@@ -160,6 +161,7 @@ def repeat_runs(
     if folds and kwargs.get('split') is not None: raise ValueError('--folds makes splits of its own: leave --split out')
     check_repeat(out, 'fold' if folds else 'seed')
     recipe = full_recipe(**kwargs)
+    if seeds: check_setting('seed', recipe['seed']+seeds-1)  # the last one, before the first is trained
     fetch_weights(recipe['arch'], recipe['weights'])
     res = summarize_runs(list(each_run(data, out, recipe, seeds, folds, overwrite, progress, decisions, labels=labels)))
     write_file(Path(out)/'summary.csv', res.to_csv())

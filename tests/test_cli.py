@@ -430,3 +430,7 @@ def test_completion():
     script = subprocess.run([sys.executable, '-m', 'garbage_fastai'], env=env, capture_output=True, text=True).stdout
     assert '-o default' in script and 'garbage-fastai' in script  # files and folders where there is nothing else
     assert _complete('bash', 'garbage-fastai predict run --out ').strip() == ''
+
+def test_the_last_of_several_seeds_is_looked_at_first(sample_dir, tmp_path, capsys):
+    fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'runs', *TINY, '--seed', 2**32-2, '--seeds', 3, says='--seed 4294967296: give')
+    assert not (tmp_path/'runs').exists()
