@@ -122,6 +122,21 @@ def test_repetitions_and_experiments_show_progress(photos, tmp_path):
     changes = [o for s in ('size=32','epochs=1','augment=none') for o in ('--set', s)]
     assert 'a row a run' in done('experiment', 'resnet9', '--data', photos, '--seeds', 1, '--out', tmp_path/'ex', *changes, '--set', 'split=50/25/25')
 
+def swallow(*args, **kwargs):
+    "As a library with a bare `except:` does with Ctrl-C"
+    try: time.sleep(60)
+    except: pass
+    time.sleep(60)
+
+@pytest.mark.parametrize('part', ['garbage_fastai.run.scan_images', 'garbage_fastai.run.group_photos', 'garbage_fastai.run.build_learner'])
+def test_ctrl_c_that_a_library_swallows(part, photos, tmp_path, monkeypatch):
+    import garbage_fastai.run
+    monkeypatch.setattr(part, swallow)
+    t = Terminal('train', photos, '--out', tmp_path/'run', *TOY)
+    time.sleep(3)
+    t.interrupt()
+    assert t.end()==130 and t.text.count('garbage-fastai: stopped')==1 and 'Traceback' not in t.text, t.text
+
 @pytest.mark.parametrize('when', [.05, .3])
 def test_ctrl_c_while_photos_are_looked_through(when, photos, tmp_path):
     "Workers of the scan end as well, and no run is left"
