@@ -37,20 +37,20 @@ def answer_photos(
     most:int=50 # Photos that are looked at; the others are named and left out
 ) -> list: # One dict a photo: file, class, confidence, bin, bin_confidence, sure, reason, probabilities
     "What the page says of each photo, in plain Python"
-    late = [dict(_blank(p), reason=f'not looked at: {most} photos at once are the most, send it again') for p in paths[most:]]
+    late = [dict(_no_answer(p), reason=f'not looked at: {most} photos at once are the most, send it again') for p in paths[most:]]
     if not paths: return []
     preds = predictor.predict(pd.DataFrame(dict(path=[str(p) for p in paths[:most]])), bs=8, workers=1, progress=False, cache=cache)
     names = {class_name(c):c for c in class_columns(preds)}
     binned = [{}]*len(preds) if bins is None else bin_predictions(preds, bins).to_dict('records')
     share = lambda x: round(float(x), 4)
     def answer(r, b):
-        if not r['ok']: return dict(_blank(r['path']), reason=r['reason'])
+        if not r['ok']: return dict(_no_answer(r['path']), reason=r['reason'])
         bin = dict(bin=b['predicted'], bin_confidence=share(b['confidence'])) if b else {}
-        return {**_blank(r['path']), 'class':r['predicted'], 'confidence':share(r['confidence']), **bin, 'sure':bool(r.get('sure', True)), 'reason':r['reason'],
+        return {**_no_answer(r['path']), 'class':r['predicted'], 'confidence':share(r['confidence']), **bin, 'sure':bool(r.get('sure', True)), 'reason':r['reason'],
                 'probabilities':{k:share(r[c]) for k,c in names.items()}}
     return [answer(r, b) for r,b in zip(preds.to_dict('records'), binned)] + late
 
-def _blank(path): return {'file':Path(path).name, 'class':None, 'confidence':None, 'bin':None, 'bin_confidence':None, 'sure':False, 'reason':'', 'probabilities':{}}
+def _no_answer(path): return {'file':Path(path).name, 'class':None, 'confidence':None, 'bin':None, 'bin_confidence':None, 'sure':False, 'reason':'', 'probabilities':{}}
 
 # %% ../nbs/15c_app.ipynb #4e723c58
 def looked_at(

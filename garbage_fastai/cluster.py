@@ -53,7 +53,7 @@ class _Stored:
         store,path = import_extra('pyarrow.fs', 'ray').FileSystem.from_uri(self.name)
         with store.open_input_stream(path) as f: return f.read(n)
 
-def _text(path): return os.fsencode(path).decode('utf-8', 'backslashreplace')  # Parquet takes nothing but UTF-8
+def _parquet_text(path): return os.fsencode(path).decode('utf-8', 'backslashreplace')  # Parquet takes nothing but UTF-8
 
 class PartPredictor:
     "What a worker is: a model that stays loaded, and writes a part after the other"
@@ -72,7 +72,7 @@ class PartPredictor:
         paths:list # Photos
     ) -> Path: # A Parquet file with a row a photo
         "Predict `paths`, unless that is done, and write them in one step"
-        names = [_text(p) for p in paths]
+        names = [_parquet_text(p) for p in paths]
         file = self.out/f"part-{hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}.parquet"
         if file.exists(): return file
         preds = self.predictor.predict(pd.DataFrame(dict(path=pd.Series([_Stored(p) if _is_stored(p) else p for p in paths], dtype=object))), bs=self.bs, progress=False)
@@ -116,7 +116,7 @@ def predict_cluster(
     if not paths: raise ValueError(f"no photos in {photos}: give photos, or a folder that holds some")
     _check_parts(out, model)
     done = set(read_parts(out, ['path'])['path'])
-    todo = [p for p in paths if _text(p) not in done]
+    todo = [p for p in paths if _parquet_text(p) not in done]
     if not todo: return 0
     if not ray.is_initialized():
         os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')  # else it warns about how Ray Data itself starts its workers

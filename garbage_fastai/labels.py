@@ -121,29 +121,29 @@ def read_decisions(
     if missing: raise ValueError(f'{path} has no column {missing[0]!r} (there are: {", ".join(map(str, d.columns))})')
     d = d[['path', 'decision', 'label']].drop_duplicates(ignore_index=True)
     for r in d.itertuples():
-        if r.decision not in DECISIONS: raise ValueError(f'{path}: {r.decision!r} for {_shown(r.path)} is none of {", ".join(DECISIONS)}')
-        if r.decision == 'relabel' and not r.label: raise ValueError(f'{path}: relabel of {_shown(r.path)} needs a label')
+        if r.decision not in DECISIONS: raise ValueError(f'{path}: {r.decision!r} for {_path_shown(r.path)} is none of {", ".join(DECISIONS)}')
+        if r.decision == 'relabel' and not r.label: raise ValueError(f'{path}: relabel of {_path_shown(r.path)} needs a label')
     twice = d.loc[d['path'].duplicated(), 'path']
-    if len(twice): raise ValueError(f'{path} decides twice, and differently, about {_shown(twice.iloc[0])}: keep one of the lines')
+    if len(twice): raise ValueError(f'{path} decides twice, and differently, about {_path_shown(twice.iloc[0])}: keep one of the lines')
     return d
 
-def _text(path): return str(path).encode('utf-8', 'replace').decode()  # a web page cannot hold bytes that are no text, and puts ? for them
+def _page_text(path): return str(path).encode('utf-8', 'replace').decode()  # a web page cannot hold bytes that are no text, and puts ? for them
 
-def _shown(path): return _text(path) if _text(path).isprintable() else ascii(path)
+def _path_shown(path): return _page_text(path) if _page_text(path).isprintable() else ascii(path)
 
 # %% ../nbs/13a_labels.ipynb #f53198b5
 LEFT_OUT = 'left out by review' # The reason of photos that a person left out
 
 def _decided_rows(table, paths):
     "The row of each path: as it is written, or else by its end, so that decisions outlive a move to another folder or machine"
-    at = {_text(p): i for i,p in enumerate(table['path'])}
-    ends = [p for p in paths if _text(p) not in at]
-    at.update((_text(p), i) for p,i in zip(ends, match_photos(table, ends)))
-    rows = [at[_text(p)] for p in paths]
+    at = {_page_text(p): i for i,p in enumerate(table['path'])}
+    ends = [p for p in paths if _page_text(p) not in at]
+    at.update((_page_text(p), i) for p,i in zip(ends, match_photos(table, ends)))
+    rows = [at[_page_text(p)] for p in paths]
     for p,i in zip(paths, rows):
-        if i < 0: raise ValueError(f"decision about {_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")
+        if i < 0: raise ValueError(f"decision about {_path_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")
     twice = pd.Series(rows)[pd.Series(rows).duplicated()]
-    if len(twice): raise ValueError(f"several decisions are about {_shown(table['path'].iloc[twice.iloc[0]])}: keep one of them")
+    if len(twice): raise ValueError(f"several decisions are about {_path_shown(table['path'].iloc[twice.iloc[0]])}: keep one of them")
     return rows
 
 def apply_decisions(
@@ -157,7 +157,7 @@ def apply_decisions(
     known = set(res['label'].dropna()) - {''}
     for i,d in zip(_decided_rows(res, list(decisions['path'])), decisions.itertuples()):
         if d.decision == 'relabel' and d.label not in known:
-            raise ValueError(f'decision to relabel {_shown(d.path)} to {d.label!r}: the table has only the labels {", ".join(sorted(known))}')
+            raise ValueError(f'decision to relabel {_path_shown(d.path)} to {d.label!r}: the table has only the labels {", ".join(sorted(known))}')
         res.loc[i, 'decision'] = d.decision
         if d.decision == 'relabel': res.loc[i, 'label'] = d.label
         if d.decision == 'leave_out': res.loc[i, ['ok', 'reason']] = False, LEFT_OUT
@@ -230,7 +230,7 @@ def write_review(
 )->Path: # `out`
     "Write a self-contained page on which a person decides about suspect labels"
     rows = _needs(table).head(k)
-    cards = [dict(json=json.dumps(_text(r.path)), name=_text(Path(r.path).name), src=thumbnail_uri(r.path, 320), label=r.label,
+    cards = [dict(json=json.dumps(_page_text(r.path)), name=_page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320), label=r.label,
                   suggested=r.suggested, quality=r.label_quality) for r in rows.itertuples()]
     digest = base64.b64encode(hashlib.sha256(_JS.encode()).digest()).decode()
     key = 'review ' + hashlib.sha256(''.join(c['json']+c['label'] for c in cards).encode('utf-8', 'replace')).hexdigest()[:16]
@@ -295,7 +295,7 @@ class LabelReview:
         photo_or_tile(r['path'], 320).save(out, 'JPEG')
         self.photo.value,self.choice.value = out.getvalue(),r['suggested']
         said = ' '.join(self.decisions.get(r['path'], ('open',)))
-        name,label,suggested,said = map(html.escape, (_text(Path(r['path']).name), r['label'], r['suggested'], said))
+        name,label,suggested,said = map(html.escape, (_page_text(Path(r['path']).name), r['label'], r['suggested'], said))
         self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says <b>{suggested}</b>, "
                            f"label quality {r['label_quality']:.3f}<br>decision: {said}")
 

@@ -32,7 +32,7 @@ def twin_names(
     return [o for o in groups.values() if len(o)>1]
 
 # %% ../nbs/00e_names.ipynb #a45063e6
-def _shown(names):
+def _some_names(names):
     "Names in quotes, so that no two look the same"
     same = len({unicodedata.normalize('NFC', o) for o in names})<len(names)
     odd = same or any(unicodedata.category(c)=='Cf' for o in names for c in o)
@@ -43,7 +43,7 @@ def warn_twins(
 ):
     "Warn of classes whose names differ only in what one easily overlooks"
     for twins in twin_names(names):
-        warnings.warn(f"classes {_shown(twins)} differ only in capitals, blanks or the form of an accent, and are taken for "
+        warnings.warn(f"classes {_some_names(twins)} differ only in capitals, blanks or the form of an accent, and are taken for "
                       f"{len(twins)} classes: give their folders one name if they are one", GarbageWarning, stacklevel=2)
 
 # %% ../nbs/00e_names.ipynb #599d44d9

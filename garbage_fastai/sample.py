@@ -197,7 +197,7 @@ def _round(sc, q): return .4+.7*np.clip(q*sc.lamp[0]+np.sqrt(1-q*q)*sc.lamp[2], 
 
 def _rim(u, v, r, tilt, at=-1.): return tilt*(r-np.hypot(u, (v-at)/tilt))   # distance inside a tilted circle
 
-def _bar(u, v, w, lo, hi): return np.minimum(w-np.abs(u), np.minimum(v-lo, hi-v))   # ... inside an upright bar
+def _upright(u, v, w, lo, hi): return np.minimum(w-np.abs(u), np.minimum(v-lo, hi-v))   # ... inside an upright bar
 
 def _folds(sc, u, v, n=7, size=1., warp=.25):
     "Height of a surface folded along `n` random sets of lines: flat facets with sharp creases, about `size` wide"
@@ -214,7 +214,7 @@ def _mirror(sc, q, contrast=1.):
     y[sc.rng.permutation(12)[:3]] = 1.25
     return .6+contrast*(np.interp(q, np.linspace(-1.1, 1.1, 12), y).astype(np.float32)-.6)[...,None]
 
-def _text(rng, s, t, rows, cols):
+def _lettering(rng, s, t, rows, cols):
     "Where ink lies when `rows` lines of words fill the square 0..1"
     ink = np.repeat(rng.random((rows,cols))<.8, 3, 1)&(rng.random((rows,cols*3))<.75)
     i,j = np.clip(t*rows, 0, rows-.01).astype(np.int32),np.clip(s*cols*3, 0, cols*3-.01).astype(np.int32)
@@ -229,7 +229,7 @@ def _label(sc, s, t):
     far,r = np.hypot((s-rng.uniform(.3, .7))*rng.uniform(.6, 1.4), t-rng.uniform(.3, .7)),rng.uniform(.12, .3)
     pen[far<r] = 2
     pen[np.abs(far-r)<.03] = 3
-    pen[_text(rng, s*1.2-.1, t*1.6-rng.uniform(0, .6), int(rng.integers(3, 7)), int(rng.integers(4, 8)))] = 4
+    pen[_lettering(rng, s*1.2-.1, t*1.6-rng.uniform(0, .6), int(rng.integers(3, 7)), int(rng.integers(4, 8)))] = 4
     return np.stack([a, b, c, 1-c*.8, 1-a])[pen]
 
 # %% ../nbs/00a_sample.ipynb #be444acf
@@ -254,17 +254,17 @@ def _bottle(sc, glass):
     if rng.random()<.55:
         lo = sh+rng.uniform(.1, .3); hi = min(lo+rng.uniform(.3, .6), .9)
         art = _label(sc, np.arcsin(q)/3+.5, (t-lo)/(hi-lo))*_round(sc, q)[...,None]
-        col += sc.edge(_bar(0, t, 1, lo, hi))[...,None]*(art-.8*shine-col)
+        col += sc.edge(_upright(0, t, 1, lo, hi))[...,None]*(art-.8*shine-col)
     sc.paint(col+shine, sc.edge(d))
     c,w,tall,kind = _color(rng),n*1.22,rng.uniform(.1, .17),rng.random()
     if kind<.3:   # open: a lip
-        return sc.paint((c*.3+.75)*_round(sc, np.clip(u/w, -1, 1))[...,None], sc.edge(_bar(u, v, w, -1, -.94))*.6)
+        return sc.paint((c*.3+.75)*_round(sc, np.clip(u/w, -1, 1))[...,None], sc.edge(_upright(u, v, w, -1, -.94))*.6)
     crown = glass and kind<.6
     if crown: tall,w = tall*.6,w*(1+.25*np.clip((v+1)/tall, 0, 1))
     q = np.clip(u/w, -1, 1)
     lit = _round(sc, q)*(1+.16*np.sin(np.arcsin(q)*(14 if crown else 26)))
     if glass and kind>.85: c,lit = np.array([.76,.6,.42], np.float32),_round(sc, q)+.6*sc.noise(40, 1)   # cork
-    sc.paint(c*lit[...,None]*(_mirror(sc, q, .6)*1.3 if crown else 1), sc.edge(_bar(u, v, w, -1.03, tall-1.03)))
+    sc.paint(c*lit[...,None]*(_mirror(sc, q, .6)*1.3 if crown else 1), sc.edge(_upright(u, v, w, -1.03, tall-1.03)))
 
 def _jar(sc, glass):
     "A wide jar or tub, seen from a little above, with a lid or open"
@@ -283,13 +283,13 @@ def _jar(sc, glass):
     if rng.random()<.6:
         hi = rng.uniform(.3, .8)
         art = _label(sc, np.arcsin(q)/3+.5, (t+.35)/(hi+.35))*_round(sc, q)[...,None]
-        col += sc.edge(_bar(0, t, 1, -.35, hi))[...,None]*(art-col)
+        col += sc.edge(_upright(0, t, 1, -.35, hi))[...,None]*(art-col)
     shine = (_gauss(q, at, .05 if glass else .12)*(.8 if glass else .35)+.25*_gauss(q, -at, .05))*(t>-.6)
     sc.paint(col+shine[...,None], m)
     if rng.random()<.6:   # a lid
         c,q = _color(rng),np.clip(u/b, -1, 1)
         look = _mirror(sc, q, .7) if glass else _round(sc, q)[...,None]
-        sc.paint(c*look*(1+.12*np.sin(np.arcsin(q)*30))[...,None], sc.edge(_bar(u, t, b, -1.05, -.8)))
+        sc.paint(c*look*(1+.12*np.sin(np.arcsin(q)*30))[...,None], sc.edge(_upright(u, t, b, -1.05, -.8)))
         sc.paint(c*(.95+.25*q*sc.lamp[0])[...,None]+.1, sc.edge(top))
         sc.paint(c*.75, sc.edge(.012-np.abs(top-.05)))
     else:   # an open mouth
@@ -325,13 +325,13 @@ def _jug(sc):
     "A detergent bottle or milk jug: opaque, with a handle"
     rng,u,v,b,s,x = sc.rng,sc.u,sc.v,sc.rng.uniform(.36, .5),sc.rng.uniform(-.6, -.35),sc.rng.uniform(-.05, .1)
     r = np.interp(v, *_profile((-1, .14), (s-.2, .14), (s+.08, b), (.9, b*1.03), (1, b*.93))).astype(np.float32)
-    d = np.minimum(_bar(u-x*(v<s), v, r, -1, 1), .1*(np.hypot((u-b*.55)/.1, (v-s-.4)/.26)-1))
+    d = np.minimum(_upright(u-x*(v<s), v, r, -1, 1), .1*(np.hypot((u-b*.55)/.1, (v-s-.4)/.26)-1))
     col = sc.shade(_color(rng, .5), .5*np.sqrt(np.clip(d, 0, .16))+.1*np.abs(u)+.02*sc.noise(3, 2), .5, 25)
-    on = sc.edge(_bar(u+.03, v, b*.75, .05, .75))*(rng.random()<.8)
+    on = sc.edge(_upright(u+.03, v, b*.75, .05, .75))*(rng.random()<.8)
     art = _label(sc, u/b/1.5+.5, (v-.05)/.7)*_round(sc, np.clip(u/b/1.3, -1, 1))[...,None]
     sc.put(col+on[...,None]*(art-col), d)
     q = np.clip((u-x)/.19, -1, 1)
-    sc.paint(_color(rng)*(_round(sc, q)*(1+.12*np.sin(np.arcsin(q)*24)))[...,None], sc.edge(_bar(u-x, v, .19, -1.08, -.8)))
+    sc.paint(_color(rng)*(_round(sc, q)*(1+.12*np.sin(np.arcsin(q)*24)))[...,None], sc.edge(_upright(u-x, v, .19, -1.08, -.8)))
 
 # %% ../nbs/00a_sample.ipynb #7a1cbe01
 def _can(sc):
@@ -369,7 +369,7 @@ def _foil(sc):
     rng,u,v,kind = sc.rng,sc.u,sc.v,sc.rng.random()
     f,a = _folds(sc, u, v, 9 if kind<.6 else 4, .42),np.arctan2(v, u)
     if kind<.35: d,h = .62-np.hypot(u, v)+.9*f,1.8*f+.8*np.sqrt(np.clip(.5-u*u-v*v, 0, 1))
-    elif kind<.6: d,h = _bar(u, v, .8, -.6, .6)+.9*f,1.8*f
+    elif kind<.6: d,h = _upright(u, v, .8, -.6, .6)+.9*f,1.8*f
     else:
         box = .28-np.hypot(np.clip(np.abs(u)-.55, 0, 9), np.clip(np.abs(v)-.3, 0, 9))
         d = (box if kind<.8 else .7-np.hypot(u, v))+.012*np.sin(a*46)
@@ -385,9 +385,9 @@ def _printed(sc, u, v, col):
     "Columns of text, perhaps a heading and a picture, on paper of colour `col`"
     rng,n = sc.rng,int(sc.rng.integers(1, 4))
     pen,rows = np.zeros(u.shape, np.uint8),int(rng.integers(12, 24))
-    for i in range(n): pen[_text(rng, ((u+.8)/1.6*n-i)*1.15-.07, v*.6+.45, rows, 12//n+2)&(np.abs(v)<.8)] = 1
+    for i in range(n): pen[_lettering(rng, ((u+.8)/1.6*n-i)*1.15-.07, v*.6+.45, rows, 12//n+2)&(np.abs(v)<.8)] = 1
     if rng.random()<.5: pen[(np.abs(u-rng.uniform(-.3, .3))<.3)&(np.abs(v-rng.uniform(-.4, .3))<.2)] = 2
-    if rng.random()<.6: pen[_text(rng, (u+.7)/1.4, (v+.85)/.2, 1, 9)&(np.abs(v+.75)<.1)] = 3
+    if rng.random()<.6: pen[_lettering(rng, (u+.7)/1.4, (v+.85)/.2, 1, 9)&(np.abs(v+.75)<.1)] = 3
     ink = _color(rng, .1, .4)
     return np.stack([col, ink*.75+col*.25, _color(rng), ink])[pen]
 
@@ -415,8 +415,8 @@ def _sheet(sc):
             flap = .62*(w-np.abs(u))-(v+h)
             face = col*(1-.25*_gauss(flap, 0, .02)-.06*(flap<0))[...,None]
         elif post:
-            face = np.where(_text(rng, (u+.3)/.8, (v+.1)/.5, 4, 6)[...,None]&(v>-.1)[...,None], col*.3, col)
-            face = np.where((_bar(u-.62, v, .14, -.47, -.13)>0)[...,None], _label(sc, (u-.48)/.28, (v+.47)/.34), face)
+            face = np.where(_lettering(rng, (u+.3)/.8, (v+.1)/.5, 4, 6)[...,None]&(v>-.1)[...,None], col*.3, col)
+            face = np.where((_upright(u-.62, v, .14, -.47, -.13)>0)[...,None], _label(sc, (u-.48)/.28, (v+.47)/.34), face)
         elif kind<.75: face = _printed(sc, u, v+bend*.3, col)
         fold = .12*np.abs(v-rng.uniform(-.3, .3))+_pick(rng, 0, .1)*np.abs(u)+rng.uniform(.3, 1)*_folds(sc, u, v, 4, .8)
         sc.put(sc.shade(face, fold+bend), d, .05)
@@ -450,7 +450,7 @@ def _board(sc, s, t, color, light, kind=0.):
     if kind>.8: return _label(sc, s, t)*light
     col = color*(light*(1+.03*np.sin(s*rng.uniform(60, 90))+.12*sc.noise(6, 4, keep=.7)))[...,None]
     if kind<.45: return col
-    ink = _text(rng, s*1.5-.2, t*2-.4, 3, 5)&(t>.2)&(t<.7)|(np.abs(s-.8)<.08)&(np.abs(t-.7)<.15)&(np.sin(s*260)>0)
+    ink = _lettering(rng, s*1.5-.2, t*2-.4, 3, 5)&(t>.2)&(t<.7)|(np.abs(s-.8)<.08)&(np.abs(t-.7)<.15)&(np.sin(s*260)>0)
     return col*(1-.65*ink)[...,None]
 
 def _box(sc):
@@ -531,7 +531,7 @@ def _cup(sc):
     rng,u,v,r,tilt = sc.rng,sc.u,sc.v,sc.rng.uniform(.45, .55),sc.rng.uniform(.15, .35)
     c,c2,x,art = _color(rng, .6),_color(rng),rng.normal(0, .3),rng.random()
     straw = np.where((np.sin(v*40)>0)[...,None], c2, np.float32(.95))
-    if rng.random()<.4: sc.paint(straw, sc.edge(_bar(u-x*(v+1), v, .05, -1.6, -.7)))
+    if rng.random()<.4: sc.paint(straw, sc.edge(_upright(u-x*(v+1), v, .05, -1.6, -.7)))
     q,t,_,d = _turned(u, v, _profile((-1, r), (1, r*.7)), tilt)
     top,col = _rim(u, v, r*1.07, tilt),c
     if art<.7: col = np.where((np.abs(t-.05)<.45)[...,None], _label(sc, np.arcsin(q)/3+.5, t+.45) if art<.35 else c2, c)
@@ -566,16 +566,16 @@ def _tissue(sc):
 def _brush(sc):
     "A toothbrush"
     rng,u,v = sc.rng,sc.u,sc.v
-    d = _bar(u, v, np.interp(v, [-1, -.6, -.45, .2, .9, 1], [.08, .09, .05, .08, .09, .05]).astype(np.float32), -1, 1)
+    d = _upright(u, v, np.interp(v, [-1, -.6, -.45, .2, .9, 1], [.08, .09, .05, .08, .09, .05]).astype(np.float32), -1, 1)
     sc.put(sc.shade(_color(rng, .5), np.sqrt(np.clip(d, 0, .1))*.4, .5), d, .06)
     hair = np.where((np.sin(v*30)>0)[...,None], _color(rng, .7), np.float32(.92))*(.85+.25*np.sin(v*110))[...,None]
-    sc.put(hair, _bar(u-.13, v, .2, -.97, -.58), .04)
+    sc.put(hair, _upright(u-.13, v, .2, -.97, -.58), .04)
 
 def _core(sc):
     "An apple core"
     rng,u,v,c = sc.rng,sc.u,sc.v,_color(sc.rng, usual=[(0, .75, .75), (.25, .6, .75), (.12, .6, .85)])
     q,t,r,d = _turned(u, v, _profile((-1, .2), (-.75, .45), (-.5, .36), (0, .18), (.45, .32), (.75, .38), (1, .16)))
-    sc.paint(np.array([.25,.17,.1], np.float32), sc.edge(_bar(u-.1*(v+.7), v, .03, -1.1, -.7)))
+    sc.paint(np.array([.25,.17,.1], np.float32), sc.edge(_upright(u-.1*(v+.7), v, .03, -1.1, -.7)))
     flesh = np.array([.93,.86,.66], np.float32)*(.9+.5*sc.noise(9))[...,None]
     col = (flesh+sc.edge(np.abs(t)-.5+.15*sc.noise(8))[...,None]*(c-flesh))*_round(sc, q)[...,None]
     sc.put(col*(1-.8*sc.edge(.035-np.hypot(u-.02, (v-.05)*.5)))[...,None], np.minimum(d, .75-np.abs(v))+.05*sc.noise(7), .1)

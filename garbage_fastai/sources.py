@@ -256,7 +256,7 @@ def _as_source(o, allow_private):
     if isinstance(o, str) or _is_photo(o): return o
     return _Refused('', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, a PIL image or an array')
 
-def _rows(o, every, allow_private):
+def _table_rows(o, every, allow_private):
     "(source, frame, seconds) of every photo that `o` stands for"
     if isinstance(o, os.PathLike): o = os.fsdecode(o)
     if isinstance(o, str) and not is_url(o):
@@ -269,7 +269,7 @@ def _rows(o, every, allow_private):
 
 def _rows_of_list(photos, every, allow_private):
     for o in photos:
-        try: yield from _rows(o, every, allow_private)
+        try: yield from _table_rows(o, every, allow_private)
         except (ValueError, OSError) as e: yield _Refused(os.fsdecode(o), getattr(e, 'reason', None) or str(e)),None,None
 
 # %% ../nbs/01f_sources.ipynb #1c6ce22c
@@ -301,7 +301,7 @@ def photo_table(
     return t.assign(frame=[r[1] for r in rows], seconds=[r[2] for r in rows]) if any(r[1] is not None for r in rows) else t
 
 def _one(photo, every, allow_private):
-    try: return _rows(photo, every, allow_private)
+    try: return _table_rows(photo, every, allow_private)
     except ImageProblem as e: return [(_Refused(os.fsdecode(photo), e.reason), None, None)]
 
 def _objects(items):
