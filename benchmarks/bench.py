@@ -18,16 +18,18 @@ warnings.filterwarnings('ignore')
 from fastai.vision.all import *
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.datasets import get_dataset, dataset_info, local_copy
-from garbage_fastai.embed import PACKAGED, packaged_weights
-from garbage_fastai.engines import installed_engines, processor_name
+from garbage_fastai.infer import PACKAGED, packaged_weights
+from garbage_fastai.engines import installed_engines
+from garbage_fastai.runs import processor_name
 from garbage_fastai.evaluate import Evaluation
-from garbage_fastai.export import Predictor, export_model, versions
-from garbage_fastai.features import compute_features, head_learner
-from garbage_fastai.images import scan_images
+from garbage_fastai.export import Predictor, export_model
+from garbage_fastai.runs import versions
+from garbage_fastai.learner import compute_features, head_learner
+from garbage_fastai.scan import scan_images
 from garbage_fastai.infer import low_precision, map_images, pick_format, pick_precision
 from garbage_fastai.learner import build_learner
 from garbage_fastai.predict import predict_images
-from garbage_fastai.run import fit_recipe, full_recipe
+from garbage_fastai.train import fit_recipe, full_recipe
 from garbage_fastai.sample import draw_sample
 from garbage_fastai.splits import split_images
 

@@ -6,10 +6,11 @@ import argparse, statistics, tempfile, time
 from pathlib import Path
 
 import numpy as np, pandas as pd
-from garbage_fastai.engines import installed_engines, processor_name
+from garbage_fastai.engines import installed_engines
+from garbage_fastai.runs import processor_name
 from garbage_fastai.evaluate import Evaluation
 from garbage_fastai.export import Predictor, export_onnx
-from garbage_fastai.table import class_columns, read_predictions
+from garbage_fastai.predictions import class_columns, read_predictions
 
 def compare(run, turns=3):
     "A row an engine; the turns of all engines are interleaved, decoded photos are kept, so that the network alone is timed"

@@ -40,11 +40,11 @@ def main():
     a.add_argument('--requests', type=int, default=200)
     a.add_argument('--clients', type=int, default=8)
     a = a.parse_args()
-    from garbage_fastai.images import find_images
+    from garbage_fastai.scan import find_images
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         if a.run is None:
-            from garbage_fastai.run import train_run
+            from garbage_fastai.train import train_run
             from garbage_fastai.sample import draw_sample
             a.run = train_run(draw_sample(work/'photos', n=30), work/'run', epochs=0, progress=False)
         files = [Path(f) for f,_ in find_images(a.photos or work/'photos')]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from bad_files import png_chunk
 from conftest import ROOT
-from garbage_fastai.run import train_run
+from garbage_fastai.train import train_run
 
 sys.path.insert(0, str(ROOT/'benchmarks'))
 from serve import ask as request

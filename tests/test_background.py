@@ -7,7 +7,7 @@ from fastai.vision.core import imagenet_stats
 from fasttransform import Pipeline
 from hypothesis import given, settings, strategies as st
 
-from garbage_fastai.background import ChangeBackground, background_mask
+from garbage_fastai.augment import ChangeBackground, background_mask
 
 def board(n=3, h=96, w=128):
     "Photos of a green disc on a white board, and where the disc is"

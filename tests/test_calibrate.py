@@ -5,10 +5,11 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from scipy.special import softmax
 from scipy.stats import norm
-from garbage_fastai.calibrate import (calibration_error, coverage_curve, fit_temperature, mark_sure, pick_threshold, plot_coverage, plot_reliability,
-                                      scale_confidence, sort_alone)
+from garbage_fastai.calibrate import (
+    calibration_error, coverage_curve, fit_temperature, mark_sure, pick_threshold, plot_coverage, plot_reliability,
+    scale_confidence, sort_alone)
 from garbage_fastai.evaluate import Evaluation, wilson_interval
-from garbage_fastai.table import class_columns, probability_column, read_predictions
+from garbage_fastai.predictions import class_columns, probability_column, read_predictions
 
 VOCAB = ['glass', 'path', 'metal', 'sure']  # two are called as columns of the table
 COLS = [probability_column(c) for c in VOCAB]

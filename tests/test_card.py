@@ -4,8 +4,8 @@ import json, re, shutil
 import pandas as pd, pytest, yaml
 from hypothesis import given, strategies as st
 
-from garbage_fastai.card import escape_markdown, push_model, weights_license, write_card
-from garbage_fastai.run import train_run
+from garbage_fastai.report import escape_markdown, push_model, weights_license, write_card
+from garbage_fastai.train import train_run
 from test_cli import call
 
 NASTY = ['<script>alert(1)</script>', '[x](http:__evil.org)', '| a | b |', '![p](q)', 'www.evil.org', '*b*']

@@ -5,22 +5,22 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 
-from garbage_fastai.bins import read_bins
+from garbage_fastai.predictions import read_bins
 from garbage_fastai.cam import write_maps
-from garbage_fastai.cluster import list_photos
+from garbage_fastai.sort import list_photos
 from garbage_fastai.data import build_dataloaders
-from garbage_fastai.descriptions import read_filelist, seen_in_train
+from garbage_fastai.text.descriptions import read_filelist, seen_in_train
 from garbage_fastai.export import export_model
-from garbage_fastai.images import scan_images
+from garbage_fastai.scan import scan_images
 from garbage_fastai.infer import map_images
 from garbage_fastai.learner import build_learner
-from garbage_fastai.materials import map_labels
-from garbage_fastai.npz import npz_parts, write_npz_photos
+from garbage_fastai.predictions import map_labels
+from garbage_fastai.datasets import npz_parts, write_npz_photos
 from garbage_fastai.report import leak_notes
-from garbage_fastai.run import leak_figures, train_run
+from garbage_fastai.train import leak_figures, train_run
 from garbage_fastai.splits import split_images
 from garbage_fastai.stress import stress_test
-from garbage_fastai.table import write_file
+from garbage_fastai.core import write_file
 from test_cli import call, fails
 
 @pytest.fixture(scope='module')

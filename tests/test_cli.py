@@ -11,7 +11,7 @@ from bad_files import make_bad_files
 from conftest import ROOT
 from garbage_fastai.cli import app, as_typed, command_options, main
 from garbage_fastai.recipe import SETTINGS, is_allowed, read_setting, value_text
-from garbage_fastai.run import train_run
+from garbage_fastai.train import train_run
 
 TINY = ['--arch','resnet10t', '--weights','none', '--freeze','none', '--size','32', '--epochs','1', '--bs','16', '--augment','light']
 
@@ -256,13 +256,13 @@ def test_every_warning_is_known_as_ours():
     (['--weights','nowhere.pth'], 'nowhere.pth'), (['--weights','packaged'], '--weights packaged go with --arch tf_efficientnet_lite0'),
     (['--arch','swin_tiny_patch4_window7_224','--size','224'], '--arch swin_tiny_patch4_window7_224 gives its features channels last'), (['--log','paper'], '--log paper')], ids=' '.join)
 def test_refused_before_the_photos_are_looked_through(args, says, sample_dir, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
+    monkeypatch.setattr('garbage_fastai.train.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
     if torch.cuda.is_available() and 'fp16' in args: pytest.skip('a GPU has fp16')
     fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, *args, says=says)
     assert not (tmp_path/'run').exists()
 
 def test_weights_that_do_not_fit_are_told_first(sample_dir, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
+    monkeypatch.setattr('garbage_fastai.train.scan_images', lambda *a, **k: pytest.fail('the photos were looked through'))
     (tmp_path/'text.pth').write_text('no weights')
     torch.save({'layer.weight': torch.zeros(2)}, tmp_path/'other.pth')
     for name,says in (('text.pth', 'not a safe weights file'), ('other.pth', ['does not fit resnet10t', 'its name with --arch NAME'])):
@@ -331,7 +331,7 @@ def test_places_that_cannot_be_written_are_told_first(run, sample_dir, tmp_path,
     fails(capsys, 2, 'review', sample_dir, '--out', file, says=['afile', 'is a file'])
     fails(capsys, 2, 'evaluate', run, sample_dir, '--out', file/'ev', says=['afile', 'no folder'])
     monkeypatch.undo()
-    monkeypatch.setattr('garbage_fastai.run.Predictor', lambda *a, **k: pytest.fail('the model was loaded first'))
+    monkeypatch.setattr('garbage_fastai.train.Predictor', lambda *a, **k: pytest.fail('the model was loaded first'))
     photo = sample_dir/'glass'
     for args,says in ((['--out', file/'deep'/'p.csv'], ['--out', 'no folder']), (['--copy-into', file], ['--copy-into', 'is a file']),
                       (['--submission', folder], ['--submission', 'is a folder']), (['--out', tmp_path/('x'*300)], 'name too long')):

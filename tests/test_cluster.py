@@ -4,8 +4,8 @@ from urllib.parse import unquote
 
 import pandas as pd, psutil, pytest
 
-from garbage_fastai.cluster import PartPredictor, list_photos, predict_cluster, read_parts
-from garbage_fastai.run import train_run
+from garbage_fastai.sort import PartPredictor, list_photos, predict_cluster, read_parts
+from garbage_fastai.train import train_run
 from test_cli import call, fails, fingerprint
 
 @pytest.fixture(scope='module')
@@ -102,7 +102,7 @@ def test_photos_in_an_object_store(model, photos, tmp_path, monkeypatch):
         assert row['confidence'].item() == pytest.approx(near['confidence'].item(), abs=1e-4) and row['predicted'].item() == near['predicted'].item()
 
 def test_refused_in_one_line(model, photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('garbage_fastai.cluster.import_extra', lambda *a: None)
+    monkeypatch.setattr('garbage_fastai.sort.import_extra', lambda *a: None)
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'notes.txt').write_text('mine')
     fails(capsys, 2, 'predict', model, photos, '--out', tmp_path/'mine', '--engine', 'ray', says='other files')

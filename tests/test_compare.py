@@ -4,7 +4,9 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from scipy.stats import binom
 from garbage_fastai.cli import main
-from garbage_fastai.compare import Comparison, compare_predictions, compare_runs, kfold_tables, mean_sd, read_metrics
+from garbage_fastai.compare import Comparison, compare_predictions, compare_runs, mean_sd
+from garbage_fastai.splits import kfold_tables
+from garbage_fastai.runs import read_metrics
 from garbage_fastai.splits import PARTS, save_splits, split_images
 
 CLASSES = ['glass', 'metal', 'paper']

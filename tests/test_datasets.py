@@ -7,8 +7,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
 from garbage_fastai import datasets as D
-from garbage_fastai.datasets import (DATASETS, cache_dir, compare_counts, count_classes, dataset_info, find_class_root, get_data_file,
-                                     get_dataset, local_copy, safe_unpack, whole_folder)
+from garbage_fastai.datasets import (
+    DATASETS, compare_counts, count_classes, dataset_info, find_class_root, get_data_file, get_dataset, local_copy)
+from garbage_fastai.core import cache_dir
+from garbage_fastai.archives import safe_unpack, whole_folder
 
 buf = io.BytesIO()
 Image.new('RGB', (4,4), 'red').save(buf, 'jpeg')

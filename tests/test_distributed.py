@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from garbage_fastai.cli import main
 from garbage_fastai.distributed import distributed_fit, init_processes
 from garbage_fastai.learner import build_learner
-from garbage_fastai.run import build_dataloaders, prepare_table
+from garbage_fastai.data import build_dataloaders
+from garbage_fastai.train import prepare_table
 from test_cli import call, fails, fingerprint
 from test_resume import SMALL, end, epochs_in, kill, wait_for
 

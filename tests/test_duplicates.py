@@ -8,13 +8,14 @@ from PIL import Image, ImageDraw
 from hypothesis import given, settings, strategies as st
 
 import garbage_fastai.duplicates as duplicates
-from garbage_fastai.duplicates import drop_background_pairs, find_duplicates, find_leaks, group_duplicates, release_groups
+from garbage_fastai.duplicates import (
+    drop_background_pairs, find_duplicates, find_leaks, group_duplicates, release_groups)
 from garbage_fastai.datasets import get_dataset
-from garbage_fastai.embed import embed_exactly, embed_images
-from garbage_fastai.images import scan_images
+from garbage_fastai.infer import embed_exactly, embed_images
+from garbage_fastai.scan import scan_images
 from garbage_fastai.labels import review_labels
 from garbage_fastai.repeat import repeat_tables
-from garbage_fastai.run import full_recipe
+from garbage_fastai.train import full_recipe
 from garbage_fastai.sample import draw_photo
 from garbage_fastai.splits import split_counts, split_hash, split_images
 

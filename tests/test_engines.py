@@ -18,7 +18,7 @@ def model_dir(sample_dir, tmp_path_factory):
     "A model whose depthwise convolutions, batch norms and temperature all matter"
     import torch
     from garbage_fastai.data import build_dataloaders
-    from garbage_fastai.images import scan_images
+    from garbage_fastai.scan import scan_images
     from garbage_fastai.learner import build_learner
     from garbage_fastai.splits import split_images
     dls = build_dataloaders(split_images(scan_images(sample_dir, progress=False), (.5,.25,.25), seed=0), size=(48,64), bs=12, seed=0, device='cpu')

@@ -8,8 +8,10 @@ from PIL import Image
 from scipy.stats import binomtest, norm
 from sklearn import metrics as skm
 from garbage_fastai.calibrate import fit_temperature, mark_sure, scale_confidence
-from garbage_fastai.evaluate import Evaluation, macro_f1_interval, photo_or_tile, plot_history, wilson_interval
-from garbage_fastai.table import RESERVED_COLUMNS, class_columns, class_name, probability_column, read_predictions
+from garbage_fastai.evaluate import Evaluation, macro_f1_interval, wilson_interval
+from garbage_fastai.show import photo_or_tile, plot_history
+from garbage_fastai.predictions import (
+    RESERVED_COLUMNS, class_columns, class_name, probability_column, read_predictions)
 
 VOCAB = ['cardboard', 'glass', 'metal']
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest, torch
 
-from garbage_fastai.run import train_run
+from garbage_fastai.train import train_run
 from test_cli import TINY, call, fails
 
 class Evil:

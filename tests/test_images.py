@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image, ImageFile
 
 from garbage_fastai import images
-from garbage_fastai.images import ImageProblem, dhash, find_images, open_image, scan_images
+from garbage_fastai.images import ImageProblem, open_image
+from garbage_fastai.scan import dhash, find_images, scan_images
 from bad_files import encode, make_bad_files, picture, png, tiff
 
 # Pillow remarks on broken notes in files; where that matters, `recwarn` looks
@@ -488,7 +489,7 @@ def test_odd_names(tmp_path):
 
 SCRIPT = '''
 import multiprocessing, sys
-from garbage_fastai.images import scan_images
+from garbage_fastai.scan import scan_images
 {guard}
     multiprocessing.set_start_method('{method}')
     t = scan_images(sys.argv[1], workers=2)
@@ -521,7 +522,7 @@ def test_killed(forty):
     "Of a scan that is killed no worker stays behind: the output they share with it ends only when the last of them has ended"
     code = """if __name__=='__main__':
         import os, signal, sys
-        from garbage_fastai.images import scan_images
+        from garbage_fastai.scan import scan_images
         def die(rows, total):
             for row in rows: os.kill(os.getpid(), signal.SIGKILL)
         scan_images(sys.argv[1], workers=2, progress=die)"""

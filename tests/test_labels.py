@@ -7,9 +7,10 @@ matplotlib.use('agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFilter
-from garbage_fastai.images import scan_images
-from garbage_fastai.labels import LabelReview, apply_decisions, out_of_fold_probs, plot_suspects, read_decisions, suspect_labels, write_review
-from garbage_fastai.quality import QUALITY_SCORES, check_quality, plot_worst, sharpness
+from garbage_fastai.scan import scan_images
+from garbage_fastai.labels import LabelReview, out_of_fold_probs, plot_suspects, suspect_labels, write_review
+from garbage_fastai.splits import apply_decisions, read_decisions
+from garbage_fastai.scan import QUALITY_SCORES, check_quality, plot_worst, sharpness
 
 @pytest.fixture
 def odd_files(tmp_path, sample_dir):

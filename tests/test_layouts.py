@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
-from garbage_fastai.images import find_images, scan_images
+from garbage_fastai.scan import find_images, scan_images
 from garbage_fastai.layout import folder_part, read_layout
-from garbage_fastai.run import load_table, prepare_table, train_run
+from garbage_fastai.train import load_table, prepare_table, train_run
 from garbage_fastai.splits import PARTS, join_labels, read_labels, split_images
 
 number = itertools.count()
@@ -139,7 +139,7 @@ def test_the_given_split_is_kept_and_told(tmp_path, capsys):
     assert 'folders' in (run/'report.html').read_text()
     again = prepared(root, split='60/20/20')
     capsys.readouterr()
-    from garbage_fastai.run import print_table
+    from garbage_fastai.train import print_table
     print_table(again)
     assert 'split: dealt anew, not as the folders give it' in capsys.readouterr().out
     assert outcome(again)['split'] == [14,4,4]

@@ -13,16 +13,17 @@ from garbage_fastai.duplicates import group_duplicates
 from garbage_fastai.evaluate import Evaluation
 from garbage_fastai.experiments import run_recipe
 from garbage_fastai.export import Predictor, export_model, read_model_json
-from garbage_fastai.features import compute_features
-from garbage_fastai.folder import differences
-from garbage_fastai.images import scan_images
+from garbage_fastai.learner import compute_features
+from garbage_fastai.runs import differences
+from garbage_fastai.scan import scan_images
 from garbage_fastai.infer import pick_precision, predict_precision
 from garbage_fastai.learner import build_learner, fetch_weights
 from garbage_fastai.predict import predict_images
-from garbage_fastai.run import full_recipe
+from garbage_fastai.train import full_recipe
 from garbage_fastai.sample import draw_sample
 from garbage_fastai.splits import split_images
-from garbage_fastai.table import class_columns, label_text, read_predictions
+from garbage_fastai.predictions import class_columns, read_predictions
+from garbage_fastai.core import label_text
 
 @pytest.fixture(scope='module')
 def table(sample_dir): return split_images(scan_images(sample_dir, progress=False), (.5,.5), seed=42)

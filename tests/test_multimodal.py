@@ -4,10 +4,11 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 
 from conftest import ROOT
-from garbage_fastai.bins import BINS, bin_predictions
-from garbage_fastai.descriptions import describe, draw_described, join_filelist, read_filelist, scan_described, seen_in_train, table_texts
+from garbage_fastai.predictions import BINS, bin_predictions
+from garbage_fastai.text.descriptions import (
+    describe, draw_described, join_filelist, read_filelist, scan_described, seen_in_train, table_texts)
 from garbage_fastai.evaluate import Evaluation
-from garbage_fastai.predict import assemble_predictions
+from garbage_fastai.predictions import assemble_predictions
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
@@ -33,7 +34,7 @@ def test_published_list(data_dir):
     assert [describe(o) for o in t['filename']] == t['text'].tolist()
     seen = seen_in_train(t).groupby(t['split']).mean()
     assert round(seen['test'], 3) == .379 and round(seen['valid'], 3) == .588
-    from garbage_fastai.multimodal import lookup_predictions
+    from garbage_fastai.text.learner import lookup_predictions
     look = lookup_predictions(t).query("split=='test'")
     hit = (look['predicted'] == look['label']).to_numpy()
     assert round(hit.mean(), 3) == .526 and round(hit[seen_in_train(t)[t['split']=='test'].to_numpy()].mean(), 3) == .894
@@ -97,7 +98,7 @@ def tiny(tmp_path_factory):
 def table(tmp_path_factory): return draw_described(tmp_path_factory.mktemp('described'), n=8, size=(48,36))
 
 def _learner(table, use, tiny, **kwargs):
-    from garbage_fastai.multimodal import build_multimodal_dataloaders, build_multimodal_learner
+    from garbage_fastai.text.learner import build_multimodal_dataloaders, build_multimodal_learner
     dls = build_multimodal_dataloaders(table, use, encoder=tiny, size=32, bs=8, seed=1, device='cpu')
     return build_multimodal_learner(dls, arch='resnet10t', weights='none', **kwargs)
 
@@ -131,7 +132,7 @@ def test_trains_exports_and_predicts(use, table, tiny, tmp_path, precision):
 
 def test_head_on_changing_backgrounds(table, tiny, precision):
     "The frozen bodies run in `precision`, what makes their photos does not"
-    from garbage_fastai.multimodal import build_multimodal_dataloaders, build_multimodal_learner, fit_fusion_head, fusion_features
+    from garbage_fastai.text.learner import build_multimodal_dataloaders, build_multimodal_learner, fit_fusion_head, fusion_features
     dls = build_multimodal_dataloaders(table, encoder=tiny, size=32, bs=8, seed=1, device='cpu', background=.9)
     learn = build_multimodal_learner(dls, arch='resnet10t', weights='none')
     feats = fusion_features(learn, 1, progress=False)
@@ -160,7 +161,7 @@ def test_odd_texts_in_training(table, tiny, capsys):
     assert 'left out 1 rows without a description' in capsys.readouterr().out
 
 def test_padding_has_no_say(tiny):
-    from garbage_fastai.fusion import FusionModel, TokenLoader, load_encoder
+    from garbage_fastai.text.network import FusionModel, TokenLoader, load_encoder
     tokens,model = TokenLoader(tiny),FusionModel(text_body=load_encoder(tiny)).eval()
     alone = model(tokens.batch(['clean']))
     beside = model(tokens.batch(['clean', 'a clean rinsed bottle a greasy dirty thing']))[:1]

@@ -4,7 +4,8 @@ import unicodedata, warnings
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from garbage_fastai.names import decode_names, folder_names, likely_pages, plain_name, safe_name, twin_names, warn_twins
+from garbage_fastai.archives import decode_names, likely_pages
+from garbage_fastai.layout import folder_names, plain_name, safe_name, twin_names, warn_twins
 
 quick = settings(max_examples=150, deadline=None)
 

@@ -9,8 +9,10 @@ from hypothesis import given, strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 from garbage_fastai.evaluate import Evaluation
-from garbage_fastai.report import copy_notes, duration_words, figure_uri, interval_words, read_run, scored, thumbnail_uri, write_report
-from garbage_fastai.table import probability_column
+from garbage_fastai.report import copy_notes, duration_words, interval_words, scored, write_report
+from garbage_fastai.show import figure_uri, thumbnail_uri
+from garbage_fastai.runs import read_run
+from garbage_fastai.predictions import probability_column
 
 VOID = {'meta', 'link', 'img', 'br', 'input', 'hr'}
 

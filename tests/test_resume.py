@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from conftest import ROOT
 from garbage_fastai.checkpoint import read_checkpoint
 from garbage_fastai.cli import main
-from garbage_fastai.run import take_shard, train_run
+from garbage_fastai.sort import take_shard
+from garbage_fastai.train import train_run
 from test_cli import call, fails, fingerprint
 
 EPOCHS = 3
@@ -135,7 +136,7 @@ def test_what_goes_on_and_what_does_not(sample_dir, whole, tmp_path, capsys, mon
     fails(capsys, 2, 'train', tmp_path/'nowhere', '--out', tmp_path/'new', '--resume', *SMALL, says='nowhere')
     assert fingerprint(run) == before and not (tmp_path/'new').exists()
     (run/'report.html').unlink()
-    monkeypatch.setattr('garbage_fastai.run.scan_images', lambda *a, **k: pytest.fail('the photos were looked through again'))
+    monkeypatch.setattr('garbage_fastai.train.scan_images', lambda *a, **k: pytest.fail('the photos were looked through again'))
     (data/'glass'/'glass_001.jpg').rename(data/'glass'/'other.jpg')
     fails(capsys, 2, 'train', data, '--out', run, '--resume', says=['changed', 'glass_001.jpg'])
     (data/'glass'/'other.jpg').rename(data/'glass'/'glass_001.jpg')
@@ -149,7 +150,7 @@ def test_a_head_that_was_trained_is_kept(sample_dir, tmp_path, monkeypatch):
     monkeypatch.setattr('garbage_fastai.callbacks.BestModel.after_train', lambda self: (_ for _ in ()).throw(RuntimeError('power cut')))
     with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, tmp_path/'run', **recipe)
     monkeypatch.undo()
-    monkeypatch.setattr('garbage_fastai.run.fit_head', lambda *a, **k: pytest.fail('the head was trained again'))
+    monkeypatch.setattr('garbage_fastai.train.fit_head', lambda *a, **k: pytest.fail('the head was trained again'))
     train_run(sample_dir, tmp_path/'run', resume=True)  # with progress bars
     same(tmp_path/'run', tmp_path/'whole')
 

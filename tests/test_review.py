@@ -2,7 +2,7 @@
 import json, shutil
 from pathlib import Path
 import pandas as pd, pytest
-from garbage_fastai.run import prepare_table
+from garbage_fastai.train import prepare_table
 from test_cli import TINY, call, fails, fingerprint
 
 @pytest.fixture(scope='module')

@@ -9,13 +9,14 @@ from fastai.vision.all import PILImage, TensorImage, get_image_files, image2tens
 from garbage_fastai import sources
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.export import Predictor, export_model
-from garbage_fastai.images import ImageProblem, open_image, scan_images
+from garbage_fastai.images import ImageProblem, open_image
+from garbage_fastai.scan import scan_images
 from garbage_fastai.learner import build_learner
 from garbage_fastai.predict import predict_images
-from garbage_fastai.run import predict_photos
+from garbage_fastai.sort import predict_photos
 from garbage_fastai.sources import fetch_photo, photo_names, photo_table, video_frames
 from garbage_fastai.splits import split_images
-from garbage_fastai.table import class_columns
+from garbage_fastai.predictions import class_columns
 from bad_files import png
 from test_cli import call, fails
 

@@ -7,8 +7,9 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from garbage_fastai import splits as S
-from garbage_fastai.splits import (PARTS, check_splits, parse_fractions, photo_ids, published_split, read_splits, save_splits, split_counts,
-                                   split_hash, split_images)
+from garbage_fastai.splits import (
+    PARTS, check_splits, parse_fractions, photo_ids, published_split, read_splits, save_splits, split_counts,
+    split_hash, split_images)
 
 pytestmark = pytest.mark.filterwarnings('error')
 quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import save_file
 
 from garbage_fastai.datasets import DATASETS, count_classes, get_dataset
-from garbage_fastai.images import scan_images
+from garbage_fastai.scan import scan_images
 from garbage_fastai.splits import split_images
 from test_cli import call, fails
 from test_resume import begin, end, kill, wait_for
@@ -120,7 +120,7 @@ def test_published_bodies_from_a_file(dls, arch, size, tmp_path):
 def test_a_network_from_scratch_trains_and_travels(sample_dir, tmp_path, capsys):
     "Trained by its name alone, as a whole; the exported model, sigmoid and bare pixels included, says what the run said; other class names are understood"
     from garbage_fastai.export import Predictor
-    from garbage_fastai.run import train_run
+    from garbage_fastai.train import train_run
     run = train_run(sample_dir, tmp_path/'run', progress=False, arch='resnet9', size=32, epochs=1, bs=16, head='sigmoid', normalize=False, groups='auto')
     config = json.loads((run/'config.json').read_text())
     assert (config['weights'], config['freeze'], config['head'], config['normalize']) == ('none', 'none', 'sigmoid', False)

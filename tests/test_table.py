@@ -2,7 +2,7 @@
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, strategies as st
-from garbage_fastai.table import label_text, tidy_table
+from garbage_fastai.core import label_text, tidy_table
 
 KINDS = dict(int64=int, Int64=int, int8=int, float=int, Float32=int, str=str, object=int, category=int, boolean=bool, bool=bool)
 

@@ -91,7 +91,7 @@ def test_all_epochs_were_made(photos, tmp_path, monkeypatch):
     out = tmp_path/'run'
     args = 'train', photos, '--out', out, *TOY, '--epochs', 2
     with monkeypatch.context() as m:
-        m.setattr('garbage_fastai.run.finish_run', lambda *a, **k: (_ for _ in ()).throw(RuntimeError('power cut')))
+        m.setattr('garbage_fastai.train.finish_run', lambda *a, **k: (_ for _ in ()).throw(RuntimeError('power cut')))
         assert Terminal(*args).end()==1
     assert 'going on after 2 of 2 epochs' in done(*args, '--resume')
 
@@ -128,9 +128,9 @@ def swallow(*args, **kwargs):
     except: pass
     time.sleep(60)
 
-@pytest.mark.parametrize('part', ['garbage_fastai.run.scan_images', 'garbage_fastai.run.group_photos', 'garbage_fastai.run.build_learner'])
+@pytest.mark.parametrize('part', ['garbage_fastai.train.scan_images', 'garbage_fastai.train.group_photos', 'garbage_fastai.train.build_learner'])
 def test_ctrl_c_that_a_library_swallows(part, photos, tmp_path, monkeypatch):
-    import garbage_fastai.run
+    import garbage_fastai.train
     monkeypatch.setattr(part, swallow)
     t = Terminal('train', photos, '--out', tmp_path/'run', *TOY)
     time.sleep(3)

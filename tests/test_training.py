@@ -7,7 +7,7 @@ from fastai.callback.core import Callback
 from PIL import Image
 
 from garbage_fastai.callbacks import BestModel, EarlyStop
-from garbage_fastai.run import train_run
+from garbage_fastai.train import train_run
 from test_cli import call, fails
 from test_resume import SMALL, same
 
@@ -37,7 +37,7 @@ def test_backgrounds_change_in_any_precision(sample_dir, tmp_path, precision, ca
     assert len(both)==len(preds) and (both['confidence_x']-both['confidence_y']).abs().max() < 2e-4
 
 def test_too_many_photos_for_memory(sample_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('garbage_fastai.data.free_memory', lambda: 1000)
+    monkeypatch.setattr('garbage_fastai.core.free_memory', lambda: 1000)
     fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *SMALL, '--cache','ram', says=["--cache ram", "'disk'"])
     assert not (tmp_path/'run').exists()
     assert call('train', sample_dir, '--out', tmp_path/'run', *SMALL, '--epochs','1', '--workers','0') == 0
@@ -66,7 +66,7 @@ def test_a_schedule_goes_on_where_it_was(schedule, in_ram, sample_dir, tmp_path,
 def test_early_stopping(sample_dir, tmp_path, monkeypatch, capsys):
     "Stopped early, killed before that or killed after it: the run ends in the same way"
     recipe = {**RECIPE, 'epochs':9, 'patience':2, 'lr':1e-3}
-    monkeypatch.setattr('garbage_fastai.run.EarlyStop', partial(EarlyStop, min_delta=9.))  # nothing is better than the first epoch
+    monkeypatch.setattr('garbage_fastai.train.EarlyStop', partial(EarlyStop, min_delta=9.))  # nothing is better than the first epoch
     train_run(sample_dir, tmp_path/'whole', **recipe)
     assert len(losses(tmp_path/'whole')) == 3 and 'early stopping' in capsys.readouterr().out
     run = tmp_path/'run'
@@ -74,7 +74,7 @@ def test_early_stopping(sample_dir, tmp_path, monkeypatch, capsys):
     assert Image.open(run/'history.png').size == (900,320)  # drawn while it trained
     def cut(*args): raise RuntimeError('power cut')
     with monkeypatch.context() as m:
-        m.setattr('garbage_fastai.run.finish_run', cut)
+        m.setattr('garbage_fastai.train.finish_run', cut)
         with pytest.raises(RuntimeError, match='power cut'): train_run(sample_dir, run, resume=True, progress=False)
     assert len(losses(run)) == 3
     train_run(sample_dir, run, resume=True, time_limit=600, progress=False)
