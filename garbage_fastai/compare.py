@@ -17,7 +17,7 @@ from .core import GarbageWarning, read_text_csv
 from .splits import photo_ids, read_splits
 from .predictions import read_predictions
 from .evaluate import wilson_interval
-from .runs import _read_json
+from .runs import read_json
 
 # %% ../nbs/34_compare.ipynb #9f330ccf
 class Comparison:
@@ -217,7 +217,7 @@ def _read_run(run):
     run = Path(run)
     for f in ('predictions.csv', 'splits.csv', 'config.json'):
         if not (run/f).is_file(): raise FileNotFoundError(f'{run} has no {f}: give a folder that `garbage-fastai train` made')
-    config, parts, preds = _read_json(run/'config.json'), _read_parts(run/'splits.csv'), read_predictions(run/'predictions.csv')
+    config, parts, preds = read_json(run/'config.json'), _read_parts(run/'splits.csv'), read_predictions(run/'predictions.csv')
     if 'split' not in preds or not (preds['split'] == 'test').any():
         raise ValueError(f'{run} tested no photos: train with a test part, such as --split 50/25/25')
     preds = preds[preds['split'] == 'test']

@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/core.html.md"""
 
 # %% auto #0
 __all__ = ['GarbageWarning', 'own_warnings', 'end_with_parent', 'label_text', 'tidy_table', 'write_file', 'read_text_csv',
-           'cache_dir', 'free_memory', 'hw', 'import_extra', 'write_json']
+           'cache_dir', 'free_memory', 'pair', 'import_extra', 'write_json']
 
 # %% ../nbs/10_core.ipynb #58c68b7e
 import importlib, json, multiprocessing, numbers, os, re, sys, tempfile, threading, warnings
@@ -134,7 +134,7 @@ def free_memory() -> int: # Bytes
     except (ValueError, AttributeError, OSError): return 4<<30  # Windows tells neither: assume a small laptop
 
 # %% ../nbs/10_core.ipynb #16d90452
-def hw(
+def pair(
     size:int|tuple # Pixels: one number for a square, or height and width
 ) -> tuple: # Height and width
     "`size` as a pair"

@@ -12,7 +12,7 @@ __all__ = ['CACHES', 'PhotoLoader', 'into_memory', 'own_dls', 'photo_loader', 'O
 import io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from fastai.vision.all import *
-from .core import GarbageWarning, free_memory, hw, label_text, tidy_table
+from .core import GarbageWarning, free_memory, pair, label_text, tidy_table
 from .images import RESIZE, presize_image
 from .augment import ChangeBackground, augment_transforms
 
@@ -159,8 +159,8 @@ def build_dataloaders(
     if n_train==len(t): raise ValueError("no photo is in the split 'valid': give split_images a share for it")
     if seed is not None: set_seed(seed)
     if device is not None: device = torch.device(device)
-    vocab,size = pick_vocab(t, vocab),hw(size)
-    train_size = size if train_size is None else hw(train_size)
+    vocab,size = pick_vocab(t, vocab),pair(size)
+    train_size = size if train_size is None else pair(train_size)
     tfms = augment_transforms(augment, train_size, mult) if isinstance(augment, str) else list(augment)
     if background: tfms = [ChangeBackground(background), *tfms]
     keep_size = tuple(round(s*presize) for s in train_size) if any(getattr(o, 'size', None) for o in tfms) else train_size  # what crops them brings them to size

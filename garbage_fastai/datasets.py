@@ -19,7 +19,7 @@ from PIL import Image
 from .core import GarbageWarning, cache_dir
 from .scan import find_images
 from .archives import (
-    MAX_FILES, MAX_UNPACKED_BYTES, _cannot_write, _checked_entries, _hidden, _open_archive, _unpack_one,
+    MAX_FILES, MAX_UNPACKED_BYTES, write_error, checked_entries, is_hidden, open_archive, unpack_entry,
     safe_unpack, whole_folder)
 
 # %% ../nbs/17_datasets.ipynb #68a4fb6b
@@ -129,7 +129,7 @@ def _dirs(folder, depth=4):
     level = [Path(folder)]
     for _ in range(depth+1):
         yield from level
-        level = sorted(s for d in level for s in d.iterdir() if s.is_dir() and not _hidden(s.name))
+        level = sorted(s for d in level for s in d.iterdir() if s.is_dir() and not is_hidden(s.name))
 
 def find_class_root(
     folder:str|Path, # Where to begin
@@ -200,14 +200,14 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
     tmp = dest.with_name(f'.{dest.name}.{secrets.token_hex(4)}')
     where = f'get {dest.name} from {home} and put it in {data_dir() or dest.parent}'
     try: dest.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise _cannot_write(dest.parent, e) from None
+    except OSError as e: raise write_error(dest.parent, e) from None
     try:
         if progress: print(f'Downloading {what} from {url}')
         _save_url(url, tmp, progress, timeout)
         if not check(tmp): raise OSError('what came is not an archive')
         os.replace(tmp, dest)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS): raise _cannot_write(dest.parent, e) from None
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS): raise write_error(dest.parent, e) from None
         why = f'HTTP error {e.code}' if hasattr(e, 'code') else e.strerror or str(getattr(e, 'reason', e))
         if hasattr(e, 'close'): e.close()  # an HTTP error holds the connection
         raise ConnectionError(f'cannot download {what} ({why}): {where}, or set GARBAGE_FASTAI_DATA to the folder that '
@@ -244,7 +244,7 @@ def _drawn_sample(dest):
     from garbage_fastai import sample
     folder = dest/f'sample-{hashlib.sha256(Path(sample.__file__).read_bytes()).hexdigest()[:8]}'
     try: return folder if folder.is_dir() else sample.draw_sample(folder)  # it appears in one step as well
-    except OSError as e: raise _cannot_write(dest, e) from None
+    except OSError as e: raise write_error(dest, e) from None
 
 def compare_counts(
     found:dict, # Class name -> number of photos, as from `count_classes`
@@ -263,11 +263,11 @@ def _unpack_npz(src, dest, classes):
         if src.suffix=='.npz': files = [src] + [twin]*(twin!=src and twin.is_file())
         else:
             files = []
-            with _open_archive(src) as f:
-                for m,parts,_ in _checked_entries(f, src, MAX_FILES, MAX_UNPACKED_BYTES)[0]:
+            with open_archive(src) as f:
+                for m,parts,_ in checked_entries(f, src, MAX_FILES, MAX_UNPACKED_BYTES)[0]:
                     if not parts[-1].endswith('.npz'): continue
                     files.append(tmp/f'.{len(files)}'/parts[-1])
-                    _unpack_one(f, m, files[-1], src)
+                    unpack_entry(f, m, files[-1], src)
         if not files: raise ValueError(f'{src} holds no .npz file: get it again')
         for f in files: write_npz_photos(f, tmp, classes)
         for f in tmp.glob('.[0-9]*'): shutil.rmtree(f)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.basics import patch
 from sklearn import metrics as skm
 from .core import label_text, tidy_table
-from .show import _figure, _short, photo_or_tile
+from .show import new_figure, short_name, photo_or_tile
 from .predictions import class_columns, class_name, probability_column, read_predictions
 
 # %% ../nbs/32_evaluate.ipynb #36511f18
@@ -242,11 +242,11 @@ def plot_top_losses(self:Evaluation,
     rows = self.top_losses(None, largest).iloc[list(k)] if hasattr(k, '__iter__') else self.top_losses(k, largest)
     ncols = ncols or max(1, ceil(len(rows)/nrows) if nrows else ceil(sqrt(len(rows))))
     nrows = max(nrows or 1, ceil(len(rows)/ncols))
-    fig, axs = _figure(figsize or (2.7*ncols, 2.9*nrows), nrows, ncols, squeeze=False)
+    fig, axs = new_figure(figsize or (2.7*ncols, 2.9*nrows), nrows, ncols, squeeze=False)
     for ax in axs.flat: ax.set_axis_off()
     for ax,r in zip(axs.flat, rows.itertuples()):
         ax.imshow(photo_or_tile(r.path, 320))
-        ax.set_title(f'{r.predicted}/{r.label} / {r.loss:.2f} / {r.confidence:.2f}\n{_short(Path(r.path).name)}', fontsize=9, parse_math=False)
+        ax.set_title(f'{r.predicted}/{r.label} / {r.loss:.2f} / {r.confidence:.2f}\n{short_name(Path(r.path).name)}', fontsize=9, parse_math=False)
     fig.suptitle('Prediction/Actual/Loss/Probability', fontsize=11, weight='bold')
 
 # %% ../nbs/32_evaluate.ipynb #6777b960
@@ -263,7 +263,7 @@ def plot_confusion_matrix(self:Evaluation,
     "Plot the confusion matrix: rows are the actual class, columns the predicted one"
     cm, k = self.confusion_matrix(), len(self.vocab)
     if normalize: cm = cm / np.maximum(cm.sum(1, keepdims=True), 1)
-    if ax is None: _, ax = _figure(figsize or (max(4, .55*k+1.8),)*2)
+    if ax is None: _, ax = new_figure(figsize or (max(4, .55*k+1.8),)*2)
     ax.imshow(cm, interpolation='nearest', cmap=cmap)
     ax.set_xticks(range(k), self.vocab, rotation=90, parse_math=False)
     ax.set_yticks(range(k), self.vocab, parse_math=False)

@@ -18,11 +18,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from .core import write_file
-from .show import _figure, _short, photo_or_tile, thumbnail_uri
-from .scan import _trust, scan_images
+from .show import new_figure, short_name, photo_or_tile, thumbnail_uri
+from .scan import import_trust, scan_images
 from .datasets import get_dataset
 from .duplicates import group_duplicates, release_groups
-from .splits import _page_text, read_decisions
+from .splits import page_text, read_decisions
 from .infer import embed_images
 from .predictions import warn_strays
 from .report import REPORT_CSS
@@ -67,7 +67,7 @@ def suspect_labels(
     seed:int=42 # See `out_of_fold_probs`
 )->pd.DataFrame: # The most suspect first: `table`'s rows and index, with label_quality (0 to 1), suggested and is_issue
     "Rank photos by how likely their label is wrong"
-    rank,find = _trust('cleanlab.rank'),_trust('cleanlab.filter')
+    rank,find = import_trust('cleanlab.rank'),import_trust('cleanlab.filter')
     X = np.asarray(features, np.float32)
     if X.ndim != 2 or len(X) != len(table):
         raise ValueError(f'features must have a row for each of the {len(table)} rows of the table, and are of shape {X.shape}')
@@ -93,12 +93,12 @@ def plot_suspects(
     rows = _needs(table).head(k)
     ncols = max(1, min(4, len(rows)))
     nrows = max(1, ceil(len(rows)/ncols))
-    fig,axs = _figure((2.7*ncols, 2.7*nrows), nrows, ncols, squeeze=False)
+    fig,axs = new_figure((2.7*ncols, 2.7*nrows), nrows, ncols, squeeze=False)
     for ax in axs.flat[len(rows):]: ax.set_axis_off()
     for ax,r in zip(axs.flat, rows.itertuples()):
         ax.imshow(photo_or_tile(r.path, 320))
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f'{r.label}, or {r.suggested}?  {r.label_quality:.3f}\n{_short(Path(r.path).name)}', fontsize=9, parse_math=False)
+        ax.set_title(f'{r.label}, or {r.suggested}?  {r.label_quality:.3f}\n{short_name(Path(r.path).name)}', fontsize=9, parse_math=False)
     fig.suptitle('Label, suggested label, and label quality', fontsize=11, weight='bold')
 
 def _needs(table):
@@ -173,7 +173,7 @@ def write_review(
 )->Path: # `out`
     "Write a self-contained page on which a person decides about suspect labels"
     rows = _needs(table).head(k)
-    cards = [dict(json=json.dumps(_page_text(r.path)), name=_page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320), label=r.label,
+    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320), label=r.label,
                   suggested=r.suggested, quality=r.label_quality) for r in rows.itertuples()]
     digest = base64.b64encode(hashlib.sha256(_JS.encode()).digest()).decode()
     key = 'review ' + hashlib.sha256(''.join(c['json']+c['label'] for c in cards).encode('utf-8', 'replace')).hexdigest()[:16]
@@ -190,7 +190,7 @@ def review_labels(
     progress:bool=True # Show progress bars
 )->pd.DataFrame: # From `suspect_labels`
     "Find the photos of a folder whose label is suspect, and write what a person needs to decide about them"
-    _trust('cleanlab.rank')  # say what is missing before the minutes, not after
+    import_trust('cleanlab.rank')  # say what is missing before the minutes, not after
     out = Path(out)
     if out.exists() and not out.is_dir(): raise NotADirectoryError(f'--out {out} is a file: give a folder')
     table = scan_images(get_dataset(data).absolute(), progress=progress, folder_only=True)
@@ -211,7 +211,7 @@ class LabelReview:
         out_csv:str|Path, # File for the decisions; those already in it are kept
         k:int=100 # How many photos, the first of the table
     ):
-        w,self.out_csv = _trust('ipywidgets'),Path(out_csv)
+        w,self.out_csv = import_trust('ipywidgets'),Path(out_csv)
         self.rows,self.vocab = _needs(table).head(k).reset_index(drop=True),_vocab(table)
         if not len(self.rows): raise ValueError('the table has no rows to review')
         had = read_decisions(out_csv) if self.out_csv.exists() else pd.DataFrame(columns=['path', 'decision', 'label'])
@@ -238,7 +238,7 @@ class LabelReview:
         photo_or_tile(r['path'], 320).save(out, 'JPEG')
         self.photo.value,self.choice.value = out.getvalue(),r['suggested']
         said = ' '.join(self.decisions.get(r['path'], ('open',)))
-        name,label,suggested,said = map(html.escape, (_page_text(Path(r['path']).name), r['label'], r['suggested'], said))
+        name,label,suggested,said = map(html.escape, (page_text(Path(r['path']).name), r['label'], r['suggested'], said))
         self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says <b>{suggested}</b>, "
                            f"label quality {r['label_quality']:.3f}<br>decision: {said}")
 

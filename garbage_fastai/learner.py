@@ -6,8 +6,8 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/learner.html.md"""
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'HEAD_ARGS', 'HEADS', 'lr_schedule', 'plot_schedules', 'count_labels', 'class_weights', 'fair_loss',
-           'fetch_weights', 'build_learner', 'split_head', 'compute_features', 'head_learner', 'fit_head', 'find_lr',
-           'copy_weights', 'mix_weights']
+           'load_pretrained', 'load_torchvision', 'fetch_weights', 'build_learner', 'split_head', 'compute_features',
+           'head_learner', 'fit_head', 'find_lr', 'copy_weights', 'mix_weights']
 
 # %% ../nbs/27_learner.ipynb #ae5e1e0f
 import json
@@ -24,7 +24,6 @@ from .models import (
     read_own_model, read_weights, shape_only, speed_up_depthwise)
 from .infer import PACKAGED, low_precision, packaged_weights, pick_format
 from .callbacks import StopOnNaN, precision_callbacks, used_precision
-from .evaluate import accuracy
 
 # %% ../nbs/27_learner.ipynb #a0b30546
 SCHEDULES = 'one-cycle','cyclic','smooth'
@@ -108,7 +107,7 @@ def fair_loss(
     return CrossEntropyLossFlat(weight=None if w is None else w.to(dls.device), label_smoothing=label_smoothing)
 
 # %% ../nbs/27_learner.ipynb #3acdb323
-def _pretrained(arch, weights):
+def load_pretrained(arch, weights):
     "Arguments for `vision_learner` that bring the weights, and the mean and standard deviation that go with them"
     if weights in (None, 'none'): return dict(pretrained=False)
     if weights=='hub': return dict(pretrained=True)
@@ -121,7 +120,7 @@ def _pretrained(arch, weights):
     return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=sd))
 
 # %% ../nbs/27_learner.ipynb #2d0d14bb
-def _load_torchvision(arch, weights):
+def load_torchvision(arch, weights):
     "A torchvision constructor whose networks start from a file"
     sd = read_weights(weights)
     def make(**kwargs):
@@ -162,7 +161,7 @@ def fetch_weights(
     arch = find_arch(arch)
     if weights=='auto': weights = default_weights(arch)
     if own_model_dir(weights): return _check_own_arch(weights, read_own_model(weights), arch)
-    if weights=='packaged': _pretrained(arch, weights)
+    if weights=='packaged': load_pretrained(arch, weights)
     if weights not in (None,'hub','packaged','none'): _check_file(weights, arch)
     if weights=='hub':
         with hub_errors(arch_name(arch)): arch(weights='DEFAULT') if callable(arch) else timm.create_model(arch, pretrained=True)
@@ -171,7 +170,7 @@ def _check_file(weights, arch):
     "Refuse a file that is none, or that holds the weights of another network"
     if Path(weights).is_dir(): raise ValueError(f"{weights} holds no model: give a finished run, its folder model, or a file of weights")
     if not Path(weights).is_file(): raise FileNotFoundError(f"weights file not found: {weights}")
-    if not callable(arch): _check_names(shape_only(arch)[0].model, arch, weights, _pretrained(arch, weights)['pretrained_cfg_overlay']['state_dict'])
+    if not callable(arch): _check_names(shape_only(arch)[0].model, arch, weights, load_pretrained(arch, weights)['pretrained_cfg_overlay']['state_dict'])
 
 # %% ../nbs/27_learner.ipynb #09b526a6
 @contextmanager
@@ -224,7 +223,7 @@ def build_learner(
     if loss_func is None: loss_func = fair_loss(dls, balance, label_smoothing)
     own = read_own_model(weights) if own_model_dir(weights) else None
     if own: _check_own_arch(weights, own, arch)
-    args,splitter = _pretrained(arch, 'none' if own else weights),kwargs.pop('splitter', None)
+    args,splitter = load_pretrained(arch, 'none' if own else weights),kwargs.pop('splitter', None)
     pretrained = bool(own) or args['pretrained']
     if normalize and (callable(arch) or not args['pretrained']) and not dls.after_batch.fs.filter(risinstance(Normalize)):
         dls.add_tfms([Normalize.from_stats(*((own['mean'], own['std']) if own else imagenet_stats))], 'after_batch')
@@ -233,7 +232,7 @@ def build_learner(
     if callable(arch) and 'pretrained_cfg_overlay' in args:
         meta = model_meta.get(arch, dict(cut=None, split=default_split))
         args,splitter = dict(pretrained=True, cut=meta['cut']),ifnone(splitter, meta['split'])
-        arch = _load_torchvision(arch, weights)
+        arch = load_torchvision(arch, weights)
     if isinstance(freeze, int): splitter = freeze_splitter(freeze)
     had = list(dls.after_batch.fs.filter(risinstance(Normalize)))
     with hub_errors(name) if weights=='hub' else _fitting(name, weights):

@@ -22,7 +22,7 @@ from .models import default_weights, find_arch
 from .infer import PACKAGED
 from .learner import build_learner, fetch_weights, fit_head
 from .predictions import read_predictions
-from .evaluate import accuracy, wilson_interval
+from .evaluate import wilson_interval
 from .compare import mean_sd
 from .recipe import check_setting
 from .runs import differences, read_metrics

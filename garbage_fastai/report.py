@@ -19,7 +19,7 @@ from fastai.vision.all import *
 from jinja2 import Environment
 from matplotlib.figure import Figure
 from .core import write_file
-from .show import _uri, figure_uri, plot_history, thumbnail_uri
+from .show import data_uri, figure_uri, plot_history, thumbnail_uri
 from .duplicates import find_leaks
 from .infer import PACKAGED
 from .evaluate import Evaluation
@@ -179,7 +179,7 @@ def run_limits(
 # %% ../nbs/52_report.ipynb #d5a0ae82
 def _maps(r):
     rows = [] if r.maps is None else [(o, r.folder/'maps'/Path(str(o.file)).name) for o in r.maps.itertuples()]
-    return [dict(src=_uri(f.read_bytes(), 'jpeg'), alt=f'Where the network looked: {o.label}, predicted {o.predicted}: {Path(o.path).name}',
+    return [dict(src=data_uri(f.read_bytes(), 'jpeg'), alt=f'Where the network looked: {o.label}, predicted {o.predicted}: {Path(o.path).name}',
                  name=Path(o.path).name, label=o.label, predicted=o.predicted) for o,f in rows if f.is_file()]
 
 def report_facts(

@@ -8,7 +8,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/splits.html.md"""
 __all__ = ['PARTS', 'DEFAULT_SPLIT', 'DECISIONS', 'LEFT_OUT', 'photo_ids', 'parse_fractions', 'read_splits', 'match_photos',
            'published_split', 'read_labels', 'join_labels', 'split_rule', 'split_origin', 'split_counts',
            'check_splits', 'group_photos', 'split_images', 'take_share', 'save_splits', 'split_hash', 'kfold_tables',
-           'read_decisions', 'apply_decisions']
+           'read_decisions', 'page_text', 'apply_decisions']
 
 # %% ../nbs/19a_splits.ipynb #29b03f66
 import hashlib, os, re, warnings
@@ -531,19 +531,19 @@ def read_decisions(
     if len(twice): raise ValueError(f'{path} decides twice, and differently, about {_path_shown(twice.iloc[0])}: keep one of the lines')
     return d
 
-def _page_text(path): return str(path).encode('utf-8', 'replace').decode()  # a web page cannot hold bytes that are no text, and puts ? for them
+def page_text(path): return str(path).encode('utf-8', 'replace').decode()  # a web page cannot hold bytes that are no text, and puts ? for them
 
-def _path_shown(path): return _page_text(path) if _page_text(path).isprintable() else ascii(path)
+def _path_shown(path): return page_text(path) if page_text(path).isprintable() else ascii(path)
 
 # %% ../nbs/19a_splits.ipynb #4eb78dd5
 LEFT_OUT = 'left out by review' # The reason of photos that a person left out
 
 def _decided_rows(table, paths):
     "The row of each path: as it is written, or else by its end, so that decisions outlive a move to another folder or machine"
-    at = {_page_text(p): i for i,p in enumerate(table['path'])}
-    ends = [p for p in paths if _page_text(p) not in at]
-    at.update((_page_text(p), i) for p,i in zip(ends, match_photos(table, ends)))
-    rows = [at[_page_text(p)] for p in paths]
+    at = {page_text(p): i for i,p in enumerate(table['path'])}
+    ends = [p for p in paths if page_text(p) not in at]
+    at.update((page_text(p), i) for p,i in zip(ends, match_photos(table, ends)))
+    rows = [at[page_text(p)] for p in paths]
     for p,i in zip(paths, rows):
         if i < 0: raise ValueError(f"decision about {_path_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")
     twice = pd.Series(rows)[pd.Series(rows).duplicated()]

@@ -15,7 +15,7 @@ import hashlib, io, os, shutil, sys, time, unicodedata, warnings
 from contextlib import nullcontext, redirect_stdout
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
-from .core import GarbageWarning, hw, tidy_table, write_file, write_json
+from .core import GarbageWarning, pair, tidy_table, write_file, write_json
 from .show import plot_history
 from .layout import warn_twins
 from .scan import find_places, scan_images
@@ -61,8 +61,8 @@ def full_recipe(
     if recipe['arch'] in SCRATCH and recipe['weights']=='auto': recipe['weights'] = 'none'
     if recipe['weights']=='none' and 'freeze' not in changes: recipe['freeze'] = 'none'  # from scratch there is nothing to keep
     for name,value in recipe.items(): check_setting(name, value)
-    size = hw(recipe['size'])
-    recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else size if recipe['train_size']=='same' else hw(recipe['train_size'])
+    size = pair(recipe['size'])
+    recipe['train_size'] = smaller_size(size) if recipe['train_size']=='auto' else size if recipe['train_size']=='same' else pair(recipe['train_size'])
     _check_together(recipe)
     return recipe
 
@@ -72,7 +72,7 @@ def _check_together(recipe):
     check_log(recipe['log'])
     arch = recipe['arch']
     check_layout(shape_only(find_arch(arch))[0], arch)
-    for name in ('size','train_size'): check_size(arch, hw(recipe[name]), name)
+    for name in ('size','train_size'): check_size(arch, pair(recipe[name]), name)
     check_freeze(arch, recipe['freeze'])
 
 # %% ../nbs/42_train.ipynb #346bf5e3
@@ -158,7 +158,7 @@ def recipe_learner(
 ) -> Learner: # With its DataLoaders
     "What a recipe trains"
     bs = max(2, min(recipe['bs'], int((table['split']=='train').sum())//max(1, num_distrib())))  # batch norm compares two or more
-    dls = build_dataloaders(table, hw(recipe['size']), bs, recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
+    dls = build_dataloaders(table, pair(recipe['size']), bs, recipe['augment'], resize=recipe['resize'], train_size=recipe['train_size'],
                             mult=recipe['mult'], background=recipe['background'], cache=recipe['cache'], num_workers=recipe['workers'], seed=recipe['seed'])
     return build_learner(dls, recipe['arch'], recipe['weights'], recipe['freeze'], recipe['precision'], recipe['balance'],
                          recipe['label_smoothing'], path=out, head=recipe['head'], normalize=recipe['normalize'])
@@ -426,45 +426,3 @@ def learned_words(
     if not n: return f'{said}: none is new to the model, so this says nothing about new photos'
     lo,hi = figures['accuracy_new_ci95']
     return f"{said}: without them accuracy {figures['accuracy_new']:.1%} (95% interval {lo:.1%} to {hi:.1%}, {n} photos)"
-
-# %% ../nbs/42_train.ipynb #d847fc51
-def _look_for_learned(ev, model):
-    "Give `ev` the figures of the photos that are new to the model, and warn if not all of them are"
-    learned = read_learned(model)
-    ev.learned,ev.new = {},ev
-    if not learned: return warnings.warn(f'{model} does not tell which photos it has learned from: if it has learned from some of these, its accuracy looks better than it is', GarbageWarning, stacklevel=3)
-    parts = learned_parts(ev.rows['path'], learned)
-    used = set(ev.rows.loc[[p!='' for p in parts], 'path'])
-    if used: ev.new = None if len(used)==len(ev.rows) else Evaluation(ev.preds[~ev.preds['path'].isin(used)], ev.vocab)
-    ev.learned = learned_figures(ev.new, parts)
-    if used: warnings.warn(learned_words(ev.learned), GarbageWarning, stacklevel=3)
-
-def _same_form(table, vocab):
-    "A label whose accents are put together otherwise than in the class of that name, as on a Mac, is that class"
-    forms = {unicodedata.normalize('NFC', c): c for c in vocab}
-    same = lambda c: c if c in vocab or not isinstance(c, str) else forms.get(unicodedata.normalize('NFC', c), c)
-    return table.assign(label=[same(c) for c in table['label']])
-
-# %% ../nbs/42_train.ipynb #e7a104ce
-def _labelled_photos(data, labels=None):
-    "Path and label of the photos in `data`; those without a label are left out and named"
-    places = find_places(get_dataset(data), folder_only=True, strict=labels is None)
-    if not places: raise ValueError(f"no photos in {data}: give a folder that holds some")
-    table = pd.DataFrame([(path,place.label) for path,place in places], columns=['path','label'])
-    if labels is not None:
-        listed = labels if isinstance(labels, pd.DataFrame) else read_labels(labels)
-        table = join_labels(table, listed, '--labels' if isinstance(labels, pd.DataFrame) else Path(labels).name)
-    no_label = table['label']==''
-    if no_label.all(): raise ValueError(f"no photo in {data} has a class: put them in one sub-folder for each class, or name their classes "
-                                        "in a CSV file with --labels")
-    warn_strays(table)
-    return table[~no_label].reset_index(drop=True)
-
-# %% ../nbs/42_train.ipynb #0d895f17
-def _copy_beside(path, folder):
-    "Copy a photo into `folder`, under a name that is not taken"
-    path = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    dest,n = folder/path.name,2
-    while os.path.lexists(dest): dest,n = folder/f'{path.stem}-{n}{path.suffix}',n+1
-    shutil.copy2(path, dest)

@@ -279,9 +279,9 @@ def test_no_photos(tmp_path):
 def test_killed_while_unpacking(tmp_path):
     "SIGKILL in the middle leaves no folder that could be taken for whole, and the next call makes it so"
     a = make_zip(tmp_path/'a.zip', [f'{c}/{i}.jpg' for c in ('glass','metal') for i in range(30)])
-    code = ('import os, signal, sys; from garbage_fastai import datasets as D; n=[0]; one=D._unpack_one\n'
+    code = ('import os, signal, sys; from garbage_fastai import datasets as D; n=[0]; one=D.unpack_entry\n'
             'def stop(*args):\n    n[0]+=1\n    if n[0]>20: os.kill(os.getpid(), signal.SIGKILL)\n    one(*args)\n'
-            f'D._unpack_one=stop; D.get_dataset({str(a)!r}, dest={str(tmp_path/"out")!r})')
+            f'D.unpack_entry=stop; D.get_dataset({str(a)!r}, dest={str(tmp_path/"out")!r})')
     assert subprocess.run([sys.executable, '-c', code]).returncode == -signal.SIGKILL
     left = list((tmp_path/'out').iterdir())
     assert len(left) == 1 and left[0].name.startswith('.a-') and left[0].name.endswith('.part') and len(tree(left[0])) == 20
@@ -310,7 +310,7 @@ def test_full_disk(tmp_path, monkeypatch):
     a = make_zip(tmp_path/'a.zip', ['glass/1.jpg', 'metal/1.jpg'])
     def full(*args): raise OSError(28, 'No space left on device')
     with monkeypatch.context() as m:
-        m.setattr(D, '_unpack_one', full)
+        m.setattr(D, 'unpack_entry', full)
         with pytest.raises(OSError, match='cannot write in .*No space left on device; make room there') as err: get_dataset(a)
         one_line(err)
     with monkeypatch.context() as m:
@@ -377,7 +377,7 @@ def test_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, monkeypatc
     a = make_zip(tmp_path/'a.zip', ['glass/1.jpg', 'metal/1.jpg'])
     first = get_dataset(a, progress=False)
     with monkeypatch.context() as m:
-        m.setattr(D, '_open_archive', lambda p: pytest.fail('unpacked again'))
+        m.setattr(D, 'open_archive', lambda p: pytest.fail('unpacked again'))
         assert get_dataset(a, progress=False) == first
     make_zip(a, ['glass/1.jpg', 'metal/1.jpg', 'metal/2.jpg'])
     second = get_dataset(a, progress=False)

@@ -534,8 +534,8 @@ def test_a_file_that_kills_its_worker(forty, monkeypatch):
     ctx = multiprocessing.get_context('fork')
     monkeypatch.setattr(images, 'ProcessPoolExecutor', lambda n, **kw: ProcessPool(n, mp_context=ctx, **kw))
     from concurrent.futures import ProcessPoolExecutor as ProcessPool
-    kill,decode = {(forty/f'{i:02}.jpg').read_bytes() for i in (7, 31)},images._decode
-    monkeypatch.setattr(images, '_decode', lambda data, *args: os._exit(9) if data in kill else decode(data, *args))
+    kill,decode = {(forty/f'{i:02}.jpg').read_bytes() for i in (7, 31)},images.decode_image
+    monkeypatch.setattr(images, 'decode_image', lambda data, *args: os._exit(9) if data in kill else decode(data, *args))
     t = scan_images(forty, workers=2)
     assert len(t) == 40 and [Path(p).stem for p in t.path[~t.ok]] == ['07', '20', '31']
     assert t.reason[7].startswith('crashes its decoder') and t.reason[31].startswith('crashes its decoder')

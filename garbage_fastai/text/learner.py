@@ -18,9 +18,8 @@ from ..data import build_dataloaders, usable
 from ..models import arch_name, default_weights, find_arch, hub_errors, speed_up_depthwise
 from ..infer import PACKAGED, low_precision
 from ..callbacks import precision_callbacks, used_precision
-from ..learner import _load_torchvision, _pretrained, fair_loss
+from ..learner import load_torchvision, load_pretrained, fair_loss
 from ..predictions import assemble_predictions
-from ..evaluate import accuracy
 from .descriptions import table_texts
 from garbage_fastai.text.network import (
     ENCODER, FusionModel, PadTokens, TokenLoader, fusion_splitter, load_encoder, new_image_body,
@@ -67,9 +66,9 @@ def _text_dataloaders(table, tokens, bs, vocab, seed, device):
 def _pretrained_body(dls, arch, weights):
     "The image network with its weights; `dls` then brings pixels as these weights want them"
     if weights=='auto': weights = default_weights(arch)
-    args,stats = _pretrained(arch, weights),imagenet_stats
+    args,stats = load_pretrained(arch, weights),imagenet_stats
     with hub_errors(arch_name(arch)) if weights=='hub' else nullcontext():
-        if callable(arch) and 'pretrained_cfg_overlay' in args: body = _load_torchvision(arch, weights)()
+        if callable(arch) and 'pretrained_cfg_overlay' in args: body = load_torchvision(arch, weights)()
         else: body = new_image_body(arch, **args)
     if args['pretrained'] and hasattr(body, 'pretrained_cfg'): stats = body.pretrained_cfg['mean'],body.pretrained_cfg['std']
     if not dls.after_batch.fs.filter(risinstance(Normalize)): dls.add_tfms([Normalize.from_stats(*stats)], 'after_batch')
