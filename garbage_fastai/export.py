@@ -6,11 +6,11 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/export.html.md"""
 
 # %% auto #0
 __all__ = ['FORMAT', 'model_args', 'photo_settings', 'model_format', 'replace_folder', 'export_model', 'read_model_json',
-           'load_exported', 'Predictor', 'open_extra', 'export_onnx', 'head_args', 'probe_pictures', 'own_photos',
-           'check_rebuilt']
+           'load_exported', 'Predictor', 'open_extra', 'fingerprint', 'learned_photos', 'read_learned', 'learned_parts',
+           'export_onnx', 'head_args', 'probe_pictures', 'own_photos', 'check_rebuilt']
 
 # %% ../nbs/51_export.ipynb #49271d21
-import json, shutil, tempfile, time
+import hashlib, json, shutil, tempfile, time
 from contextlib import contextmanager
 from fastai.vision.all import *
 from safetensors.torch import load_file, save_file
@@ -21,9 +21,10 @@ from .sources import photo_table
 from .data import own_dls, photo_loader
 from .models import arch_name, find_arch
 from .learner import HEAD_ARGS
+from .predictions import read_predictions
 from .predict import config_kind, learner_extra, load_extra, norm_stats, predict_table
 from .calibrate import mark_sure, scale_confidence
-from .runs import versions
+from .runs import find_model_dir, versions
 from .engines import engine_forward, to_onnx
 
 # %% ../nbs/51_export.ipynb #8b2477ff
@@ -204,6 +205,45 @@ def predict(self:Predictor,
                                 cache, extra=self.extra, draft=draft)
     if 'temperature' in self.config: preds = scale_confidence(preds, self.config['temperature'])
     return mark_sure(preds, self.config['threshold']) if 'threshold' in self.config else preds
+
+# %% ../nbs/51_export.ipynb #c762e1ab
+def fingerprint(
+    sha256:str # 64 hexadecimal digits
+) -> str: # 16 of them: two of a million photos share them by chance once in 37 million times
+    "What tells a photo by its content"
+    return sha256[:16]
+
+def learned_photos(
+    table:pd.DataFrame # With `split` and `sha256`
+) -> dict: # Keys train and valid: the fingerprints as one text; empty where `table` has no `sha256`
+    "Which photos a model learns from (train) and is chosen by (valid), for `model.json`"
+    if not {'sha256','split'} <= set(table.columns): return {}
+    prints = lambda part: sorted({fingerprint(h) for h in table.loc[table['split'] == part, 'sha256'] if h})
+    return {part: ' '.join(prints(part)) for part in ('train','valid')}
+
+# %% ../nbs/51_export.ipynb #28c88d94
+def read_learned(
+    model:str|Path # A run folder, or its model folder
+) -> dict: # Keys train and valid: sets of fingerprints; empty where nothing tells
+    "Which photos a model has learned from, as `model.json` or else the run's `splits.csv` tells"
+    folder = find_model_dir(model)
+    told = read_model_json(folder).get('learned_from')
+    if not told and folder.name == 'model' and (folder.parent/'splits.csv').is_file():
+        told = learned_photos(read_predictions(folder.parent/'splits.csv'))  # a run from before model.json told
+    if not told or not isinstance(told, dict): return {}
+    return {part: set(str(told.get(part) or '').split()) for part in ('train','valid')}
+
+# %% ../nbs/51_export.ipynb #6edde669
+def learned_parts(
+    paths, # Of photos
+    learned:dict # From `read_learned`
+) -> list: # 'train', 'valid' or '' for each photo
+    "For which part of a model's training each photo was used, told by its content"
+    def part(path):
+        try: print_ = fingerprint(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        except OSError: return ''
+        return next((p for p in ('train','valid') if print_ in learned.get(p, ())), '')
+    return [part(p) for p in paths]
 
 # %% ../nbs/51_export.ipynb #a47a0ef5
 def export_onnx(
