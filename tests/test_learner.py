@@ -175,7 +175,7 @@ def test_two_classes_by_sift(tmp_path):
 
 def test_the_same_size_in_other_words():
     assert differences(dict(size=224, train_size=[192,192], epochs=3), dict(size=(224,224), train_size=192, epochs=4)) == ['epochs 3 and not 4']
-    assert read_change('train_size=same') == ('train_size','same') and _setting('size=64') == ('size',(64,64))
+    assert read_change('train_size=same') == ('train_size','same') and read_change('size=64') == ('size',(64,64))
 
 # Classes: their names, their order
 
