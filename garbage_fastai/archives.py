@@ -218,8 +218,11 @@ def decode_names(
     return names,next(p for p in [*pages, page] if _decoded(raw, p)==names)
 
 # %% ../nbs/15_archives.ipynb #8eb78222
-def is_hidden(name): return name.startswith('.') or name.lower() in ('__macosx', 'thumbs.db',
-    'desktop.ini')
+def is_hidden(
+    name:str # Of a file or folder, without its path
+) -> bool:
+    "Is this a file that a system or program left beside the photos?"
+    return name.startswith('.') or name.lower() in ('__macosx', 'thumbs.db', 'desktop.ini')
 
 # %% ../nbs/15_archives.ipynb #47ea6bdf
 # above these an archive is taken for a bomb
@@ -246,7 +249,9 @@ def _other_packer(path):
                 named.get(Path(path).suffix.lower(), ''))
 
 # %% ../nbs/15_archives.ipynb #ff0678ae
-def open_archive(path):
+def open_archive(
+    path:str|Path # The file; its name may end in anything
+): # An open `TarFile` or `ZipFile`
     "A zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
     with _reading(path):
         if tarfile.is_tarfile(path):
@@ -328,7 +333,13 @@ def _limited_entries(f, refuse, size, max_files, max_bytes):
     return res, total
 
 # %% ../nbs/15_archives.ipynb #ff6bb546
-def checked_entries(f, archive, max_files, max_bytes, encoding=None):
+def checked_entries(
+    f, # From `open_archive`
+    archive:str|Path, # Its path, for messages
+    max_files:int, # Refuse an archive with more entries
+    max_bytes:int, # Refuse an archive that unpacks to more
+    encoding:str|None=None # Of names that don't say theirs; None: a guess
+) -> tuple: # List of (entry, parts of its path, kind), bytes in all, encoding of the names
     "Check every entry before anything is written; raises `ValueError` at the first that is not safe"
     def refuse(name, why):
         if isinstance(name, bytes): name = name.decode('utf-8', 'replace')
@@ -360,7 +371,10 @@ def checked_entries(f, archive, max_files, max_bytes, encoding=None):
     return res, total, encoding
 
 # %% ../nbs/15_archives.ipynb #ee420faf
-def write_error(folder, e):
+def write_error(
+    folder:str|Path, # Where something could not be written
+    e:OSError # What went wrong
+) -> OSError: # With the mend in its message
     "One line for a full disk or a missing permission"
     mend = {errno.ENOSPC: 'make room there', errno.EDQUOT: 'make room there',
             errno.EACCES: 'get permission to write there',
@@ -426,7 +440,12 @@ def _check_twin_folders(archive, tmp, paths):
                                  "one on this disk. Rename one of them")
 
 # %% ../nbs/15_archives.ipynb #639f50dc
-def unpack_entry(f, m, path, archive):
+def unpack_entry(
+    f, # From `open_archive`
+    m, # The entry, from `checked_entries`
+    path:Path, # The file to make
+    archive:str|Path # For messages
+):
     "Write entry `m` of the open archive `f` to `path`, as a plain file with plain permissions"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _reading(archive): src = f.extractfile(m) if isinstance(f, tarfile.TarFile) else f.open(m)

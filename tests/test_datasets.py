@@ -279,9 +279,9 @@ def test_no_photos(tmp_path):
 def test_killed_while_unpacking(tmp_path):
     "SIGKILL in the middle leaves no folder that could be taken for whole, and the next call makes it so"
     a = make_zip(tmp_path/'a.zip', [f'{c}/{i}.jpg' for c in ('glass','metal') for i in range(30)])
-    code = ('import os, signal, sys; from garbage_fastai import datasets as D; n=[0]; one=D.unpack_entry\n'
+    code = ('import os, signal, sys; from garbage_fastai import archives as A, datasets as D; n=[0]; one=A.unpack_entry\n'
             'def stop(*args):\n    n[0]+=1\n    if n[0]>20: os.kill(os.getpid(), signal.SIGKILL)\n    one(*args)\n'
-            f'D.unpack_entry=stop; D.get_dataset({str(a)!r}, dest={str(tmp_path/"out")!r})')
+            f'A.unpack_entry=stop; D.get_dataset({str(a)!r}, dest={str(tmp_path/"out")!r})')
     assert subprocess.run([sys.executable, '-c', code]).returncode == -signal.SIGKILL
     left = list((tmp_path/'out').iterdir())
     assert len(left) == 1 and left[0].name.startswith('.a-') and left[0].name.endswith('.part') and len(tree(left[0])) == 20
