@@ -4,4 +4,4 @@
 is, what it confuses, and where it fails. It is fastai from end to end: the DataLoaders are a `DataBlock`, the model is a `Learner`, and every method you know works on them. It trains on a laptop in minutes,
 with pretrained weights that install with pip."""
 
-__version__ = "0.0.1"
+__version__ = "0.1.0"

@@ -22,8 +22,8 @@ from .sources import photo_names, photo_table
 from .predictions import class_columns, class_name, map_labels, warn_strays
 from .evaluate import Evaluation
 from .runs import check_writable, find_model_dir
-from .export import Predictor, read_model_json
-from .train import learned_figures, learned_parts, learned_words, read_learned
+from .export import Predictor, learned_parts, read_learned, read_model_json
+from .train import learned_figures, learned_words
 
 # %% ../nbs/53_sort.ipynb #d847fc51
 def note_learned(ev, model):

@@ -7,11 +7,10 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/train.html.md"""
 # %% auto #0
 __all__ = ['full_recipe', 'print_table', 'decision_counts', 'load_table', 'prepare_table', 'print_duplicates', 'recipe_learner',
            'recipe_callbacks', 'fit_recipe', 'train_run', 'keep_best', 'follow_run', 'print_epoch', 'EpochLines',
-           'learned_photos', 'read_learned', 'finish_run', 'write_plots', 'leak_figures', 'learned_parts',
-           'learned_figures', 'learned_words']
+           'finish_run', 'write_plots', 'leak_figures', 'learned_figures', 'learned_words']
 
 # %% ../nbs/42_train.ipynb #480d6050
-import hashlib, io, os, shutil, sys, time, unicodedata, warnings
+import io, os, shutil, sys, time, unicodedata, warnings
 from contextlib import nullcontext, redirect_stdout
 from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
@@ -42,9 +41,9 @@ from .calibrate import (
 from .cam import write_maps
 from .recipe import RECIPE, check_setting, smaller_size
 from .runs import (
-    check_out, check_same, clear_halves, clear_run, code_commit, find_model_dir, machine_name, read_config,
+    check_out, check_same, clear_halves, clear_run, code_commit, machine_name, read_config,
     read_table, versions)
-from .export import export_model, read_model_json
+from .export import export_model, learned_photos
 from .report import write_card, write_report
 
 # %% ../nbs/42_train.ipynb #af71746d
@@ -310,28 +309,6 @@ class EpochLines(Callback):
         self.learn.logger = print_epoch
         print_epoch(self.recorder.metric_names)
 
-# %% ../nbs/42_train.ipynb #c762e1ab
-def _fingerprint(sha256): return sha256[:16]  # by chance two of a million photos share one once in 37 million times
-
-def learned_photos(
-    table:pd.DataFrame # With `split` and `sha256`
-) -> dict: # Keys train and valid; the fingerprints of the photos as one text; empty where the table does not tell what photos contain
-    "Which photos a model learns from (train) and is chosen by (valid), for `model.json`"
-    if not {'sha256','split'} <= set(table.columns): return {}
-    prints = lambda part: sorted({_fingerprint(h) for h in table.loc[table['split']==part, 'sha256'] if h})
-    return {part: ' '.join(prints(part)) for part in ('train','valid')}
-
-def read_learned(
-    model:str|Path # A run folder, or its model folder
-) -> dict: # Keys train and valid; sets of fingerprints; empty where nothing tells
-    "Which photos a model has learned from, as `model.json` or else the run's `splits.csv` tells"
-    folder = find_model_dir(model)
-    told = read_model_json(folder).get('learned_from')
-    if not told and folder.name=='model' and (folder.parent/'splits.csv').is_file():  # a run from before model.json told
-        told = learned_photos(read_predictions(folder.parent/'splits.csv'))
-    if not isinstance(told, dict): return {}
-    return {part: set(str(told.get(part) or '').split()) for part in ('train','valid')} if told else {}
-
 # %% ../nbs/42_train.ipynb #f92a018a
 def finish_run(
     learn:Learner, # Trained
@@ -396,17 +373,6 @@ def leak_figures(
     return dict(leaked=leaked, accuracy_without_leaked=ev.accuracy, accuracy_without_leaked_ci95=list(ev.accuracy_ci95))
 
 # %% ../nbs/42_train.ipynb #653c2794
-def learned_parts(
-    paths, # Of photos
-    learned:dict # From `read_learned`
-) -> list: # 'train', 'valid' or '' for each photo
-    "For which part of a model's training each photo was used, told by its content"
-    def part(path):
-        try: one = _fingerprint(hashlib.sha256(Path(path).read_bytes()).hexdigest())
-        except OSError: return ''
-        return next((p for p in ('train','valid') if one in learned.get(p, ())), '')
-    return [part(p) for p in paths]
-
 def learned_figures(
     new:Evaluation|None, # Of the photos that the model has not learned from; None where there is none
     parts:list # From `learned_parts`, of all photos that count

@@ -7,7 +7,7 @@ from fastai.vision.all import (Brightness, Callback, CategoryBlock, CrossEntropy
                                get_image_files, load_learner, nn, resnet18, vision_learner)
 
 from garbage_fastai.callbacks import plot_training, used_precision
-from garbage_fastai.cli import _setting
+from garbage_fastai.cli import read_change
 from garbage_fastai.data import build_dataloaders, photo_loader
 from garbage_fastai.duplicates import group_duplicates
 from garbage_fastai.evaluate import Evaluation
@@ -175,7 +175,7 @@ def test_two_classes_by_sift(tmp_path):
 
 def test_the_same_size_in_other_words():
     assert differences(dict(size=224, train_size=[192,192], epochs=3), dict(size=(224,224), train_size=192, epochs=4)) == ['epochs 3 and not 4']
-    assert _setting('train_size=same') == ('train_size','same') and _setting('size=64') == ('size',(64,64))
+    assert read_change('train_size=same') == ('train_size','same') and read_change('size=64') == ('size',(64,64))
 
 # Classes: their names, their order
 

@@ -81,6 +81,31 @@ FusionModel(new_image_body('resnet10t', pretrained=False))
     assert r.returncode == 0, r.stderr[-2000:]
     assert r.stdout.strip() == "transformers is not installed: pip install 'garbage_fastai[text]'"
 
+def test_photos_alone_load_no_text(tmp_path):
+    "A model folder of photos is opened and asked without the text wing, and says what it said when it was made"
+    code = """
+import sys, pandas as pd
+from pathlib import Path
+from garbage_fastai.export import Predictor
+made = Path(sys.argv[1])
+for model,said in ((made/'model', 'model.csv'), (made/'run'/'model', 'run.csv')):
+    predictor,want = Predictor(model, device='cpu', precision='fp32'),pd.read_csv(made/said)
+    got = predictor.predict(made/'photos', progress=False)
+    a,b = (t.assign(name=[Path(p).name for p in t['path']]).set_index('name')[predictor.vocab].sort_index() for t in (want, got))
+    assert len(a) and (a-b).abs().max().max() < 1e-4
+print([m for m in sys.modules if m.startswith('garbage_fastai.text')])
+"""
+    made = ROOT/'tests'/'data'/'made_before'
+    r = subprocess.run([sys.executable, '-c', code, str(made)], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH':str(ROOT)})
+    assert r.returncode == 0, r.stderr[-2000:]
+    assert r.stdout.strip() == '[]'
+
+def test_model_json_chooses_among_known_kinds_only():
+    "A stranger's file can name no module, and a network without an architecture needs a kind that builds it"
+    from garbage_fastai.predict import EXTRA_INPUTS, config_kind, load_extra
+    assert config_kind(dict(arch='resnet18', os={}, module='os:system')) is None
+    assert [load_extra(k).__name__ for k in EXTRA_INPUTS] == ['TextInput']
+
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
     "An encoder of two small layers with random weights, saved as a folder: no download, and fast"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, copy_repo, run
+from conftest import ROOT, copy_repo, repo_files, run
 
 HEAVY = {'torch', 'torchvision', 'timm', 'fastai', 'pandas', 'numpy', 'sklearn', 'matplotlib', 'PIL', 'onnxruntime'}
 
@@ -37,8 +37,8 @@ def test_wheel_holds_only_the_library(built):
     assert names['wheel'] == names['direct'], 'the sdist lacks something that the wheel needs'
     tops = {n.split('/')[0] for n in names['wheel']}
     assert {t for t in tops if not t.endswith('.dist-info')} == {'garbage_fastai'}
-    modules = {f'garbage_fastai/{p.name}' for p in (ROOT/'garbage_fastai').glob('*.py')}
-    assert modules == {n for n in names['wheel'] if n.startswith('garbage_fastai/')}
+    ours = {f.as_posix() for f in repo_files() if f.parts[0] == 'garbage_fastai'}  # modules and page templates
+    assert ours == {n for n in names['wheel'] if n.startswith('garbage_fastai/')}
 
 def test_wheel_metadata(built):
     z = zipfile.ZipFile(built['wheel'])

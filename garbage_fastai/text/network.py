@@ -7,7 +7,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/text/network.html.md"""
 # %% auto #0
 __all__ = ['ENCODER', 'encoder_source', 'load_encoder', 'TensorTokens', 'TokenLoader', 'PadTokens', 'token_loader',
            'new_image_body', 'cut_classifier', 'FusionHead', 'FusionModel', 'fusion_splitter', 'text_forward',
-           'map_texts', 'embed_texts', 'predict_texts']
+           'map_texts', 'embed_texts', 'predict_texts', 'TextInput']
 
 # %% ../../nbs/text/61_network.ipynb #98d025c2
 import importlib, importlib.util
@@ -18,7 +18,7 @@ from ..core import import_extra
 from ..sources import photo_names, photo_table
 from ..models import find_arch, hub_errors
 from ..infer import exact_float32, low_precision, predict_precision
-from ..predictions import assemble_predictions
+from ..predict import ExtraInput, assemble_answers
 from .descriptions import table_texts
 
 # %% ../../nbs/text/61_network.ipynb #257bb6ef
@@ -70,6 +70,7 @@ class TensorTokens(TensorBase):
 
 class TokenLoader(Transform):
     "Turn a text into the numbers of its tokens"
+    extra_kind = 'fusion'  # see `EXTRA_INPUTS`
     def __init__(self,
         name:str|Path=ENCODER, # As for `load_encoder`
         max_tokens:int=64 # Longer texts are cut; four times the longest published description
@@ -240,5 +241,72 @@ def predict_texts(
     t = photo_table(photos)
     t['path'] = photo_names(t['path'].tolist())
     probs,reasons = map_texts(forward, table_texts(t), bs, progress)
-    if probs is None: probs = np.full((len(t), len(vocab)), np.nan, np.float32)
-    return assemble_predictions(t, probs, reasons, list(vocab))
+    return assemble_answers(t, probs, reasons, vocab)
+
+# %% ../../nbs/text/61_network.ipynb #837f6fd7
+class TextInput(ExtraInput):
+    "Descriptions beside photos, or alone"
+    reads = 'descriptions'
+    def __init__(self,
+        tokens:TokenLoader # That goes with the network
+    ): self.tokens = tokens
+
+    @classmethod
+    def from_learner(cls, learn): return cls(token_loader(learn.dls))
+    def read(self, table): return table_texts(table)
+    def batch(self, values): return self.tokens.batch(values)
+    def missing(self, value): return '' if value else 'no description: predicted from the photo alone'
+
+# %% ../../nbs/text/61_network.ipynb #6860dda4
+@patch
+def save(self:TextInput,
+    learn:Learner, # That is exported
+    folder:Path # Its model folder
+):
+    "Write the tokenizer and the encoder's configuration"
+    for o in (self.tokens.tokenizer, learn.model.text_body.config): o.save_pretrained(folder/'encoder')
+
+@patch(cls_method=True)
+def from_folder(cls:TextInput,
+    folder:Path, # A model folder
+    config:dict # Its `model.json`
+) -> TextInput|None: # None where this network reads photos alone
+    "The tokenizer of a model folder"
+    n = config['fusion'].get('max_tokens')
+    return None if n is None else cls(TokenLoader(folder/'encoder', n))
+
+@patch(cls_method=True)
+def rebuild(cls:TextInput,
+    folder:Path, # A model folder
+    config:dict # Its `model.json`
+) -> FusionModel: # With random weights
+    "The network of a model folder"
+    args,text = config['fusion'],None
+    if 'max_tokens' in args:
+        if not (folder/'encoder'/'config.json').exists():
+            raise FileNotFoundError(f"{folder/'encoder'} is missing: copy the model folder again")
+        text = load_encoder(folder/'encoder', pretrained=False)
+    image = None if config['arch'] is None else new_image_body(config['arch'], pretrained=False)
+    return FusionModel(image, text, args['hidden'], args['dropout'], len(config['vocab']))
+
+# %% ../../nbs/text/61_network.ipynb #412bed77
+@patch
+def forward_alone(self:TextInput,
+    model:FusionModel, # Without a photo body
+    precision:str='auto', # See `predict_precision`
+    device=None # None: where the model's parameters are
+): # As from `text_forward`
+    "`model` as a function from texts to probabilities"
+    if model.image_body is not None: raise ValueError("this model reads photos too: its DataLoaders must open them as build_dataloaders does")
+    return text_forward(model, self.tokens, precision, device)
+
+@patch
+def predict_alone(self:TextInput,
+    forward, # From `forward_alone`
+    photos, # Whatever `photo_table` takes; nothing is opened
+    vocab:list, # Classes in the order of the probabilities
+    bs:int=64, # Texts a batch
+    progress:bool=True # Show a progress bar
+) -> pd.DataFrame: # The predictions table
+    "Run `forward` over descriptions"
+    return predict_texts(forward, photos, vocab, bs, progress)
