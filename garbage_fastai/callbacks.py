@@ -250,7 +250,7 @@ def check_log(
     if importlib.util.find_spec(log) is None:
         raise ValueError(f"log='{log}' needs a package that is not installed here: pip install {log}")
 
-# %% ../nbs/25_callbacks.ipynb #210e1d53
+# %% ../nbs/25_callbacks.ipynb #e53a30e0
 def _wandb_callbacks(folder, config):
     "fastai's `WandbCallback` with `config` in place of the list of arguments that it gathers itself"
     import wandb
