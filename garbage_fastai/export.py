@@ -40,8 +40,9 @@ def model_args(
     try: same = find_arch(arch) == learn.arch
     except ValueError: same = False
     if not same:
-        raise ValueError(f"arch {getattr(learn.arch, '__name__', learn.arch)} is neither timm's nor torchvision's, and only "
-                         "those can be built anew: use learn.export, which pickles the network")
+        name = getattr(learn.arch, '__name__', learn.arch)
+        raise ValueError(f"arch {name} is neither timm's nor torchvision's, and only those can be built anew: "
+                         "use learn.export, which pickles the network")
     return dict(arch=arch, head=head_args(learn.model))
 
 # %% ../nbs/51_export.ipynb #0d5710fe
@@ -253,7 +254,8 @@ def export_onnx(
     "Write the network of a model folder as an ONNX file"
     model,config = load_exported(folder)
     extra = open_extra(folder, config)
-    if extra is not None: raise ValueError(f"{folder} reads {extra.reads}, and an ONNX file from here takes photos alone")
+    if extra is not None:
+        raise ValueError(f"{folder} reads {extra.reads}, and an ONNX file from here takes photos alone")
     return write_file(file, to_onnx(model, config))
 
 # %% ../nbs/51_export.ipynb #068d11e9
@@ -313,8 +315,8 @@ def own_photos(
     for way in resize_ways():
         if all((_pixels(o, size, way, mean, std)-x).abs().max() < 1e-4 for o,x in zip(pictures, seen)):
             return dict(size=list(size), resize=way, mean=list(mean), std=list(std))
-    raise ValueError("this Learner's transforms of photos can't be repeated from a model folder: Resize with method Crop or Squish "
-                     "can, alone, with batch_tfms that change only photos to train on. "
+    raise ValueError("this Learner's transforms of photos can't be repeated from a model folder: "
+                     "Resize with method Crop or Squish can, alone, with batch_tfms that change only photos to train on. "
                      "Use predict_images(learn, photos), or train with build_dataloaders")
 
 # %% ../nbs/51_export.ipynb #0e3eec06
@@ -325,8 +327,8 @@ def check_rebuilt(
     "Make sure that the network built from `folder` gives the answers of `learn`"
     try: model,config = load_exported(folder)
     except (ValueError, TypeError):
-        raise ValueError("the network of this Learner can't be built anew from its architecture and head, perhaps for a "
-                         "custom_head or cut: use learn.export, which pickles it") from None
+        raise ValueError("the network of this Learner can't be built anew from its architecture and head, "
+                         "perhaps for a custom_head or cut: use learn.export, which pickles it") from None
     x = torch.stack([_pixels(o, *(config[k] for k in ('size','resize','mean','std'))) for o in probe_pictures()])
     training,device = learn.model.training,next(learn.model.parameters()).device
     with torch.inference_mode():
