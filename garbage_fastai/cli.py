@@ -153,7 +153,7 @@ def main(
         print(f'garbage-fastai: {text}', file=sys.stderr)
         sys.exit(exit_code(e))
 
-# %% ../nbs/55_cli.ipynb #c90f3cf5
+# %% ../nbs/55_cli.ipynb #a143e172
 Data = Annotated[str, typer.Argument(
     help="A folder with one sub-folder a class, an archive, or a known name such as 'trashnet' or 'sample'")]
 Model = Annotated[Path, typer.Argument(help='A run folder, or its model folder')]
@@ -223,7 +223,7 @@ def setting_option(
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None,
                              annotation=Annotated[Optional[str], option])
 
-# %% ../nbs/55_cli.ipynb #93d7c5be
+# %% ../nbs/55_cli.ipynb #2dc0f72e
 def recipe_options(
     f # A command with `**recipe` among its parameters
 ): # The same
@@ -236,7 +236,7 @@ def recipe_options(
     f.__annotations__.update({p.name:p.annotation for p in settings})
     return f
 
-# %% ../nbs/55_cli.ipynb #bd607f28
+# %% ../nbs/55_cli.ipynb #fc260b1e
 def read_seconds(
     text:str # Such as '5h50m', '350m' or '90s'
 ) -> int: # Seconds
@@ -278,7 +278,7 @@ def print_summary(
     print('lo to hi: 95% interval; pooled: each photo counts once, whatever the number of runs that tested it')
     print(f"summary: {out/'summary.csv'}")
 
-# %% ../nbs/55_cli.ipynb #918cd7d1
+# %% ../nbs/55_cli.ipynb #7fbd66cf
 def train_several(
     data, # As `train` takes it, like the rest
     out, seeds, folds, overwrite, decisions, time_limit, labels, recipe
@@ -357,7 +357,7 @@ def review(
     print('open it in a browser, decide, save decisions.csv, then: '
           f'garbage-fastai train {data} --decisions decisions.csv --out RUN')
 
-# %% ../nbs/55_cli.ipynb #bad76ffd
+# %% ../nbs/55_cli.ipynb #a28fbd79
 def print_stress(
     model:Path, # As `evaluate` takes it
     ev, # Its `Evaluation`
@@ -439,7 +439,7 @@ def read_change(
         except ValueError: pass
     return name,value
 
-# %% ../nbs/55_cli.ipynb #c69339d6
+# %% ../nbs/55_cli.ipynb #e9ab0793
 def print_results(
     names:list, # Of recipes
     results:Path # The CSV file with a row a run
@@ -507,7 +507,7 @@ def read_columns(
         raise ValueError(f'--submission-columns {text} is not known: give two names, as id,label')
     return columns
 
-# %% ../nbs/55_cli.ipynb #d84d74d6
+# %% ../nbs/55_cli.ipynb #a830ec0a
 def print_predictions(
     preds, # From `predict_photos`
     out, # Where they are
@@ -530,7 +530,7 @@ def predictions_file(
     if out.exists(): raise ValueError(f'{out} is there already: say --out FILE, or --out {out} to replace it')
     return out
 
-# %% ../nbs/55_cli.ipynb #d0609b5d
+# %% ../nbs/55_cli.ipynb #0edfe450
 def predict_with_ray(
     model:Path, # As `predict` takes it, like the rest
     photos, out, workers, bs, precision
