@@ -41,7 +41,7 @@ def interval_words(
     if least == most: return f'about {least} would be right'
     return f'between {least} and {most} would be right'
 
-# %% ../nbs/52_report.ipynb #a694a675
+# %% ../nbs/52_report.ipynb #1a8c4392
 def duration_words(
     seconds:float # How long something took
 ) -> str: # Such as '45 s', '28 min' or '2 h 5 min'
@@ -51,7 +51,7 @@ def duration_words(
     if not hours: return f'{minutes} min'
     return f'{hours} h {minutes} min' if minutes else f'{hours} h'
 
-# %% ../nbs/52_report.ipynb #5f749509
+# %% ../nbs/52_report.ipynb #65e2c1a6
 def count_words(
     n:int, # How many
     one:str, # What one of them is called
@@ -60,14 +60,14 @@ def count_words(
     "A number with its noun"
     return f"{n} {one if n == 1 else many or one+'s'}"
 
-# %% ../nbs/52_report.ipynb #908c96b4
+# %% ../nbs/52_report.ipynb #5d8935a9
 def short_path(
     path:str # Of a photo
 ) -> str: # Its folder and its name
     "What the page shows of a path: whole paths would tell strangers about the machine"
     return '/'.join(Path(path).parts[-2:])
 
-# %% ../nbs/52_report.ipynb #4a35ecef
+# %% ../nbs/52_report.ipynb #b88638d1
 def excluded_rows(
     table:pd.DataFrame # Photos, with `ok` or `split` where these are known
 ) -> pd.Series: # True for photos that take no part
@@ -92,7 +92,7 @@ def scored(
         if len(labelled_rows(part)): return Evaluation(part), split
     return Evaluation(preds), ''
 
-# %% ../nbs/52_report.ipynb #0010cd82
+# %% ../nbs/52_report.ipynb #bb45dc8a
 def copy_notes(
     table:pd.DataFrame # Photos with path, label, split and sha256
 ) -> list: # Sentences, none if all is well
@@ -129,7 +129,7 @@ def leak_notes(
         note += f' Without them {without:.1%} are right instead of {all_of_them:.1%}.'
     return [note]
 
-# %% ../nbs/52_report.ipynb #b5cf2db0
+# %% ../nbs/52_report.ipynb #25eacb15
 def chart_axes(
     figsize:tuple=(4.8, 3.1) # Inches
 ): # Matplotlib axes
@@ -156,7 +156,7 @@ def history_charts(
     alts = [f'Loss over {len(history)} epochs{fell}', f'Metrics over {len(history)} epochs']
     return [chart(ax.figure, alt) for ax,alt in zip(axs, alts) if ax.lines]
 
-# %% ../nbs/52_report.ipynb #1d2e6877
+# %% ../nbs/52_report.ipynb #a1fc27aa
 def lr_chart(
     lr_find:pd.DataFrame, # From `lr_find.csv`
     suggestion:float=None # The learning rate that the finder suggested
@@ -177,7 +177,7 @@ def lr_chart(
     rates = f'{t.lr.min():.0e} to {t.lr.max():.0e}'
     return chart(ax.figure, f'Learning rate finder: loss against learning rates from {rates}')
 
-# %% ../nbs/52_report.ipynb #a63c8f1e
+# %% ../nbs/52_report.ipynb #3707b858
 def confidence_charts(
     ev:Evaluation, # Of the evaluation photos
     threshold:float=None # Confidence from which an answer counts as sure
@@ -192,7 +192,7 @@ def confidence_charts(
     return [chart(fig, 'Share of right answers against confidence'),
             chart(ax.figure, 'Accuracy against the share of photos that are answered')]
 
-# %% ../nbs/52_report.ipynb #6c9a2735
+# %% ../nbs/52_report.ipynb #942c6097
 def matrix_shades(
     cm:np.ndarray # A confusion matrix: rows are the actual classes
 ) -> np.ndarray: # How strong each cell's colour is, 0 to 1
@@ -252,7 +252,7 @@ def training_time(
     if isinstance(seconds, dict): seconds = sum(v for phase,v in seconds.items() if phase != 'evaluate')
     return duration_words(seconds) if isinstance(seconds, (int,float)) else None
 
-# %% ../nbs/52_report.ipynb #33ea6fcd
+# %% ../nbs/52_report.ipynb #430c1a2c
 def run_photos(
     r:SimpleNamespace # A run, from `read_run`
 ) -> pd.DataFrame: # Photos with `label` and `reason`
@@ -277,7 +277,7 @@ def split_counts(
     others = sorted(set(total.index) - set(vocab))
     return splits, [count(c) for c in [*vocab, *others]]
 
-# %% ../nbs/52_report.ipynb #39d44c85
+# %% ../nbs/52_report.ipynb #e9a461d2
 def sample_rows(
     table:pd.DataFrame, # From `run_photos`
     classes:list, # The first 48 of them are shown
@@ -308,7 +308,7 @@ def photo_facts(
                 samples=sample_rows(table, [c['name'] for c in counts], str(r.config.get('data', ''))),
                 bad=[(short_path(p), why) for p,why in zip(bad['path'], bad['reason'])], n_bad=len(bad))
 
-# %% ../nbs/52_report.ipynb #dfb763ba
+# %% ../nbs/52_report.ipynb #27433025
 def training_facts(
     r:SimpleNamespace # A run, from `read_run`
 ) -> dict: # lr and curves
@@ -328,7 +328,7 @@ def class_facts(
                 axis=min(floor(10*o)/10 for o in lowest),  # where the drawn intervals begin
                 matrix=matrix_chart(ev) if len(ev.vocab) > 20 else None)
 
-# %% ../nbs/52_report.ipynb #02bcae77
+# %% ../nbs/52_report.ipynb #b200da15
 def confused_pairs(
     ev:Evaluation, # Of the evaluation photos
     data:str='' # Folder of the data
@@ -353,7 +353,7 @@ def hardest_photos(
                        predicted=o.predicted, confidence=o.confidence, loss=o.loss)
             for o in ev.top_losses(n).itertuples(index=False) if not np.isnan(o.loss)]
 
-# %% ../nbs/52_report.ipynb #9deba5fc
+# %% ../nbs/52_report.ipynb #d3e4f0d1
 def activation_maps(
     r:SimpleNamespace # A run, from `read_run`
 ) -> list: # Pictures with label and predicted
@@ -376,7 +376,7 @@ def mistake_facts(
     return dict(pairs=confused_pairs(ev, data), top=hardest_photos(ev, n_top, data),
                 maps=activation_maps(r))
 
-# %% ../nbs/52_report.ipynb #4d32da89
+# %% ../nbs/52_report.ipynb #8ac98bd7
 def shell_word(
     text:str # Such as a path
 ) -> str: # Quoted where it has to be
@@ -400,7 +400,7 @@ def use_facts(
     return dict(model=shell_word(str(model)) if model.is_dir() else '', run=str(r.folder),
                 model_in_python=repr(f'{r.folder}/model'), config=list(flat_items(r.config)))
 
-# %% ../nbs/52_report.ipynb #a851f97d
+# %% ../nbs/52_report.ipynb #823de9d8
 def run_limits(
     ev:Evaluation, # Of the evaluation photos
     split:str, # Which these are, from `scored`
@@ -443,7 +443,7 @@ def table_limits(
         yield (f'metrics.json says {told:.1%}, the predictions say {ev.accuracy:.1%}: '
                'they may be of different runs.')
 
-# %% ../nbs/52_report.ipynb #8925d4c7
+# %% ../nbs/52_report.ipynb #67fabf95
 def report_facts(
     r:SimpleNamespace, # A run, from `read_run`
     title:str=None, # Headline of the page; None makes one from the data and the model
@@ -466,7 +466,7 @@ def left_out(
     table = run_photos(r)
     return int((table['decision'] == 'leave_out').sum()) if 'decision' in table else 0
 
-# %% ../nbs/52_report.ipynb #94db65d3
+# %% ../nbs/52_report.ipynb #b84be10b
 _TEMPLATES = Environment(loader=PackageLoader('garbage_fastai'), trim_blocks=True, lstrip_blocks=True,
                          autoescape=lambda name: name.endswith('.html'))
 
@@ -529,7 +529,7 @@ def hub_header(
         tags=['image-classification','fastai','timm'], metrics=['accuracy','f1'],
         model_name=f'{data} {arch}', eval_results=results).to_yaml()
 
-# %% ../nbs/52_report.ipynb #7b825e69
+# %% ../nbs/52_report.ipynb #6203879d
 RESIZE_WORDS = dict(squish='squeezed to that size, whatever their proportions',
                     crop='cut to the proportions of that size',
                     pad='fitted into that size, with black bars')
@@ -583,7 +583,7 @@ def write_card(
     card = render_template('card.md', **card_facts(read_run(run)))
     return write_file(Path(run)/'model'/'README.md', card.strip()+'\n')
 
-# %% ../nbs/52_report.ipynb #63a6b573
+# %% ../nbs/52_report.ipynb #39acf778
 def model_files(
     folder:Path # A model folder
 ) -> list: # Paths, sorted
