@@ -400,8 +400,7 @@ def evaluate(
     "Test a model on labelled photos that it has not been trained on."
     import warnings
     from garbage_fastai.runs import check_writable
-    from garbage_fastai.sort import evaluate_model
-    from garbage_fastai.train import learned_words
+    from garbage_fastai.sort import evaluate_model, learned_words
     if out: check_writable(out, folder=True)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='of these .* photos .* byte for byte')  # said below

@@ -7,7 +7,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/train.html.md"""
 # %% auto #0
 __all__ = ['full_recipe', 'print_table', 'decision_counts', 'load_table', 'prepare_table', 'print_duplicates', 'recipe_learner',
            'recipe_callbacks', 'fit_recipe', 'train_run', 'keep_best', 'follow_run', 'print_epoch', 'EpochLines',
-           'finish_run', 'write_plots', 'leak_figures', 'learned_figures', 'learned_words']
+           'finish_run', 'write_plots', 'leak_figures']
 
 # %% ../nbs/42_train.ipynb #480d6050
 import io, os, shutil, sys, time, unicodedata, warnings
@@ -371,24 +371,3 @@ def leak_figures(
     if not leaked or not (clean['ok'] & (clean['label']!='')).any(): return dict(leaked=leaked)
     ev = Evaluation(clean)
     return dict(leaked=leaked, accuracy_without_leaked=ev.accuracy, accuracy_without_leaked_ci95=list(ev.accuracy_ci95))
-
-# %% ../nbs/42_train.ipynb #653c2794
-def learned_figures(
-    new:Evaluation|None, # Of the photos that the model has not learned from; None where there is none
-    parts:list # From `learned_parts`, of all photos that count
-) -> dict: # trained_on, chosen_by (photos), n_new, and if there are any accuracy_new and accuracy_new_ci95
-    "How the accuracy looks without the photos that a model has learned from"
-    res = dict(trained_on=parts.count('train'), chosen_by=parts.count('valid'), n_new=parts.count(''))
-    return res if new is None else dict(res, accuracy_new=new.accuracy, accuracy_new_ci95=list(new.accuracy_ci95))
-
-def learned_words(
-    figures:dict # From `learned_figures`
-) -> str: # One sentence; empty where all photos are new to the model
-    "Say how many photos a model has learned from, and how it does on the others"
-    t,c,n = (figures.get(k, 0) for k in ('trained_on','chosen_by','n_new'))
-    if not t+c: return ''
-    used = ' and '.join([f'{t} were trained on']*(t>0) + [f'{c} chose the model']*(c>0))
-    said = f'of these {t+c+n} photos {used}, byte for byte'
-    if not n: return f'{said}: none is new to the model, so this says nothing about new photos'
-    lo,hi = figures['accuracy_new_ci95']
-    return f"{said}: without them accuracy {figures['accuracy_new']:.1%} (95% interval {lo:.1%} to {hi:.1%}, {n} photos)"

@@ -5,9 +5,9 @@ import numpy as np, pandas as pd, pytest
 
 from garbage_fastai.layout import folder_names
 from garbage_fastai.predictions import assemble_predictions
-from garbage_fastai.sort import copy_sorted, evaluate_model
+from garbage_fastai.sort import copy_sorted, evaluate_model, learned_words
 from garbage_fastai.export import learned_photos, read_learned
-from garbage_fastai.train import learned_words, load_table, train_run
+from garbage_fastai.train import load_table, train_run
 from garbage_fastai.predictions import read_predictions
 from test_cli import call
 
