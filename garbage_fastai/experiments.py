@@ -28,7 +28,7 @@ from .splits import split_hash
 from .learner import fetch_weights
 from .predictions import assemble_predictions
 from .evaluate import Evaluation
-from .runs import check_out, clear_run, code_commit, machine_name, read_config, versions
+from .runs import Run, code_commit, machine_name, made_here
 from .train import full_recipe, train_run
 from .repeat import each_run, load_groups
 from .report import write_report
@@ -98,11 +98,11 @@ def train_sift(
     **recipe # As `SIFT_RECIPE`
 ) -> Path: # `out`
     "Fit the machine on train and valid, test it, and leave a run folder"
-    out = check_out(out, overwrite or resume)
-    clear_run(out)
+    out = Run(out).make(overwrite or resume).folder
+    Run(out).clear()
     start,used = time.time(),table[table['split']!=''].reset_index(drop=True)
-    config = dict(data=str(data), **recipe, device='cpu', classes=sorted(used['label'].unique()), split_hash=split_hash(table), versions=versions(), machine=machine_name(), commit=code_commit(),
-                  photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, started=time.strftime('%Y-%m-%d %H:%M:%S'))
+    config = dict(data=str(data), **recipe, device='cpu', classes=sorted(used['label'].unique()), split_hash=split_hash(table), **made_here(),
+                  photos={s:int(n) for s,n in table['split'].value_counts().items() if s})
     write_json(out/'config.json', config)
     found = sift_descriptors(used['path'], tuple(recipe['size']))
     ok = np.array([o is not None for o in found])
@@ -200,7 +200,7 @@ def run_row(
     note:str='' # Why it was run, or what to know about it
 ) -> dict: # One value for each of `COLUMNS`
     "What a run has to say"
-    c,m = read_config(run),json.loads((Path(run)/'metrics.json').read_text(encoding='utf-8'))
+    c,m = Run(run).read_config(),json.loads((Path(run)/'metrics.json').read_text(encoding='utf-8'))
     s,size = c['seconds'],c['size']
     photos = c['photos']['train']
     return dict(date=c['started'], recipe=recipe.name, changes=changes_text(changes), data=Path(data).name, split=c['split'], split_hash=c['split_hash'], seed=c['seed'],
