@@ -21,7 +21,6 @@ from .scan import find_images
 
 # %% ../nbs/15_archives.ipynb #4de16b95
 _WEST,_MIDDLE,_BALTIC = 'cp850 cp437 cp1252', 'cp852 cp1250', 'cp775 cp1257'
-
 _ALPHABETS = [
     (_WEST, 'üäöß', 'glas weißglas grünglas braunglas grün weiß braun metall papier pappe kunststoff plastik '
                     'müll restmüll '
@@ -108,6 +107,7 @@ _RARE,_STRANGE,_SIGN,_NEVER = (math.log(o) for o in (1e-4, 1e-6, 1e-5, 1e-8))
 
 def _script(c): return 'LATIN' if c.isascii() else unicodedata.name(c, '?').split()[0]
 
+# %% ../nbs/15_archives.ipynb #7c402f78
 @cache
 def _languages():
     "The languages of `_ALPHABETS` and `_SIGNS`"
@@ -142,6 +142,7 @@ def _sign_likelihood(c, page):
     else: return _RARE-2 if kind in ('FULLWIDTH','IDEOGRAPHIC') else _STRANGE
     return math.log(1e-4 if usual else 1e-6) if there else _STRANGE
 
+# %% ../nbs/15_archives.ipynb #704e6b61
 def _letter_likelihood(c, lang, page):
     "Log-likelihood of letter `c` beyond a to z"
     low = c.casefold() if c != 'İ' else 'i'
@@ -167,6 +168,7 @@ def _shape_likelihood(word):
             res += math.log(.02 if {x,y} & _EAST else 1e-5)
     return res
 
+# %% ../nbs/15_archives.ipynb #eeb18fa8
 def _likelihood(names, lang, page):
     "Log-likelihood of names in a language, as far as another code page would change it"
     res = 0.
@@ -185,6 +187,7 @@ def _decoded(raw, page):
     try: return [o.decode(page) for o in raw]
     except UnicodeDecodeError: return None
 
+# %% ../nbs/15_archives.ipynb #69b43c84
 def likely_pages(
     raw:list # Names as bytes, one or more of them not ASCII
 ) -> list: # (code page, score) with the likeliest first, each page once; empty where no page fits all names
@@ -212,6 +215,7 @@ def _utf8_by_chance(names, raw):
     pages = likely_pages(raw)
     return bool(pages) and pages[0][1] > -12
 
+# %% ../nbs/15_archives.ipynb #25706867
 def decode_names(
     raw:list, # Names as bytes: all those of one archive that don't say how they are written
     encoding:str|None=None # None: UTF-8 if all of them are, else the likeliest code page
@@ -250,6 +254,7 @@ def _reading(archive):
 _packers = {b'Rar!\x1a\x07': 'a RAR archive', b"7z\xbc\xaf'\x1c": 'a 7z archive',
             b'\x28\xb5\x2f\xfd': 'packed with Zstandard'}
 
+# %% ../nbs/15_archives.ipynb #73765627
 def _other_packer(path):
     "What packed a file that neither `tarfile` nor `zipfile` opens, told by its first bytes or else its name; '' where nobody knows"
     with open(path, 'rb') as f: head = f.read(8)
@@ -257,6 +262,7 @@ def _other_packer(path):
     return next((o for magic,o in _packers.items() if head.startswith(magic)),
                 named.get(Path(path).suffix.lower(), ''))
 
+# %% ../nbs/15_archives.ipynb #8ff848cf
 def open_archive(path):
     "A zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
     with _reading(path):
@@ -283,6 +289,7 @@ def _zip_name(m):
     raw = name.encode('cp437')  # as which Python has read it
     return _unicode_path(m.extra, raw) or raw
 
+# %% ../nbs/15_archives.ipynb #0403a246
 def _tar_name(m):
     "Likewise of a tar entry"
     return m.name if 'path' in m.pax_headers else m.name.encode('utf-8', 'surrogateescape')
@@ -301,6 +308,7 @@ def _entries(f):
             if m.flag_bits & 1: kind = 'encrypted'
             yield m, _zip_name(m), m.file_size, kind
 
+# %% ../nbs/15_archives.ipynb #3bf95403
 def _entry_names(names, encoding=None):
     "Names as text, and the encoding of those that did not say it; None if all did, or are plain"
     raw = [o for o in dict.fromkeys(names) if isinstance(o, bytes)]
@@ -324,6 +332,7 @@ def _entry_parts(name):
 _kinds = dict(link='is a link', special='is a device or another special file',
               encrypted='is locked with a password')
 
+# %% ../nbs/15_archives.ipynb #4e5e8a33
 def _limited_entries(f, refuse, size, max_files, max_bytes):
     "The entries of an archive, and the bytes of all, as long as they are no more than one would unpack"
     res,total = [],0
@@ -336,6 +345,7 @@ def _limited_entries(f, refuse, size, max_files, max_bytes):
         res.append((m, name, nbytes, kind))
     return res, total
 
+# %% ../nbs/15_archives.ipynb #cfdf6c1c
 def checked_entries(f, archive, max_files, max_bytes, encoding=None):
     "The entries worth unpacking as (entry, parts, kind), their bytes, and the encoding of names; `ValueError` at the first that is not safe"
     def refuse(name, why):
@@ -375,6 +385,7 @@ def write_error(folder, e):
     return OSError(f'cannot write in {folder}: {e.strerror or e}'
                    + (f'; {mend}, or set GARBAGE_FASTAI_CACHE to another folder' if mend else ''))
 
+# %% ../nbs/15_archives.ipynb #5544fd02
 @contextmanager
 def whole_folder(
     dest:str|Path # The name that it gets in the end
@@ -419,6 +430,7 @@ def _ignores_case(folder):
     try: return (folder/'.CASE').exists()
     finally: (folder/'.case').unlink()
 
+# %% ../nbs/15_archives.ipynb #39f5a6bd
 def _check_twin_folders(archive, tmp, paths):
     "`ValueError` if two folders of the archive would become one on this disk"
     known = {}
@@ -443,6 +455,7 @@ def unpack_entry(f, m, path, archive):
 
 _packed = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 
+# %% ../nbs/15_archives.ipynb #ef7ebf81
 def safe_unpack(
     archive:str|Path, # A zip, tar, tar.gz, tar.bz2 or tar.xz file; read only, never changed
     dest:str|Path, # The folder to make; if it exists it is whole already, and taken as it is

@@ -88,7 +88,6 @@ class KnownDataset(NamedTuple):
 # %% ../nbs/17_datasets.ipynb #2005e6d3
 _trashnet = 'https://github.com/garythung/trashnet'
 _trashnet_lists = [f'one-indexed-files-notrash_{part}.txt' for part in ('train', 'val', 'test')]
-
 _known = [
     KnownDataset('trashnet', 'TrashNet', _trashnet, 'MIT', 'Gary Thung and Mindy Yang, Classification of Trash '
                                                            'for '
@@ -115,6 +114,8 @@ _known = [
                     'Fat Hen': 475, 'Loose Silky-bent': 654, 'Maize': 221, 'Scentless Mayweed': 516,
                     'Shepherds Purse': 231, 'Small-flowered Cranesbill': 496, 'Sugar beet': 385}),
     KnownDataset('sample', 'Drawn sample', '', 'as this package', 'no citation: this package draws the photos')]
+
+# %% ../nbs/17_datasets.ipynb #203853a5
 _kaggle = _known[0]._replace(name='garbage-classification', title='Kaggle copy of TrashNet', url='',
                              archives=('garbage-classification.zip',),
             home='https://www.kaggle.com/datasets/asdasdasasdas/garbage-classification',
@@ -149,6 +150,7 @@ def _dirs(folder, depth=4):
         yield from level
         level = sorted(s for d in level for s in d.iterdir() if s.is_dir() and not is_hidden(s.name))
 
+# %% ../nbs/17_datasets.ipynb #44f940e0
 def find_class_root(
     folder:str|Path, # Where to begin
     classes=() # Names of the class folders if they are known: the first folder that has them all is taken
@@ -187,6 +189,7 @@ def _inside(folder, ds):
     found += [f for f in folders if any(_has_classes(d, ds.counts) for d in _dirs(f, 1))]
     return found[0] if found else None
 
+# %% ../nbs/17_datasets.ipynb #e8a400c7
 def local_copy(
     ds:KnownDataset, # As from `dataset_info`
     data:str|Path|None=None # An archive, a folder that holds it, or its unpacked folder; nothing else is looked at if given
@@ -221,6 +224,7 @@ def _save_url(url, path, progress, timeout):
         if size and out.tell() != size:
             raise OSError(f'the connection broke after {out.tell():,} of {size:,} bytes')
 
+# %% ../nbs/17_datasets.ipynb #324123b2
 def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeout=10):
     "Download `url` to `dest`, or say in one line how else to come by it"
     tmp = dest.with_name(f'.{dest.name}.{secrets.token_hex(4)}')
@@ -244,6 +248,7 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
         with suppress(OSError): tmp.unlink()
     return dest
 
+# %% ../nbs/17_datasets.ipynb #b3ddc359
 def get_data_file(
     ds:KnownDataset, # As from `dataset_info`
     name:str, # One of `ds.files`
@@ -275,6 +280,7 @@ def _drawn_sample(dest):
     try: return folder if folder.is_dir() else sample.draw_sample(folder)  # it appears in one step as well
     except OSError as e: raise write_error(dest, e) from None
 
+# %% ../nbs/17_datasets.ipynb #3886825e
 def compare_counts(
     found:dict, # Class name -> number of photos, as from `count_classes`
     expected:dict # The same, as it should be
@@ -303,6 +309,7 @@ def _unpack_npz(src, dest, classes):
         for f in tmp.glob('.[0-9]*'): shutil.rmtree(f)
     return dest
 
+# %% ../nbs/17_datasets.ipynb #8888f1b4
 def _known_dataset(name, data, dest, progress):
     ds = dataset_info(name)
     if ds.name == 'sample': return _drawn_sample(dest), ds
@@ -316,6 +323,7 @@ def _known_dataset(name, data, dest, progress):
         src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))
     return find_class_root(src, ds.counts), ds
 
+# %% ../nbs/17_datasets.ipynb #0e88ee51
 def get_dataset(
     name:str|Path, # A key of `DATASETS`, such as 'trashnet' or 'sample', or the path of a folder or an archive (./sample is a folder)
     data:str|Path|None=None, # Where a known dataset lies, instead of searching: its archive, a folder with it, or it unpacked

@@ -34,6 +34,7 @@ def _whole(groups):
     alone = g.isna() | (g.astype(str) == '')
     return np.where(alone, -1-np.arange(len(g)), pd.factorize(g)[0])
 
+# %% ../nbs/36_labels.ipynb #4bf51f4f
 def out_of_fold_probs(
     features, # Array with a row of numbers for each photo
     labels, # A label for each row
@@ -107,6 +108,7 @@ def plot_suspects(
                      fontsize=9, parse_math=False)
     fig.suptitle('Label, suggested label, and label quality', fontsize=11, weight='bold')
 
+# %% ../nbs/36_labels.ipynb #41d1d4fd
 def _needs(table):
     missing = [c for c in ('path', 'label', 'suggested', 'label_quality') if c not in table]
     if missing: raise ValueError(f'the table has no column {missing[0]!r}: give what suspect_labels returns')
@@ -145,6 +147,7 @@ document.getElementById('save').addEventListener('click', () => {
 count()
 '''
 
+# %% ../nbs/36_labels.ipynb #0ce96887
 _CSS = '''
 .grid { grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr)) } .card { border:1px solid var(--line); border-radius:10px; padding:.7rem; background:var(--card) }
 fieldset { border:0; margin:.5rem 0 0; padding:0 } legend { position:absolute; left:-99rem } fieldset label { display:block; padding:.35rem 0 } fieldset input { width:1.15rem; height:1.15rem; vertical-align:-.2rem; margin:0 .45rem 0 0 }
@@ -153,6 +156,7 @@ button { background:#1f7a4d; color:#fff; border:0; padding:.6rem 1.1rem; font-we
 @media (max-width:600px) { .grid { grid-template-columns:1fr } }
 '''
 
+# %% ../nbs/36_labels.ipynb #b2dbe74e
 _PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{{ digest }}'">
@@ -170,8 +174,10 @@ _PAGE = '''<!doctype html>
 <div class="bar2"><span id="count"></span><button id="save" type="button">Save decisions.csv</button></div><script>{{ js|safe }}</script></body></html>
 '''
 
+# %% ../nbs/36_labels.ipynb #f10eae47
 def _vocab(table): return sorted({str(o) for c in ('label', 'suggested') for o in table[c]})
 
+# %% ../nbs/36_labels.ipynb #bbb6780a
 def write_review(
     table:pd.DataFrame, # From `suspect_labels`
     out:str|Path, # HTML file to write

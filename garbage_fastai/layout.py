@@ -90,6 +90,7 @@ def _rest(dirs):
         return 0 if name in known else n  # a part with photos of one class only
     return {top: skip(top) for top in by_top}
 
+# %% ../nbs/13_layout.ipynb #ad9866e7
 def _given_split(dirs):
     "The `Place` of photos in folders `train/class`, `valid/class` and so on"
     skip = _rest([d for d in dirs if d])
@@ -146,6 +147,7 @@ def _some_names(names):
     odd = same or any(unicodedata.category(c) == 'Cf' for o in names for c in o)
     return ' and '.join(map(ascii if odd else repr, names))
 
+# %% ../nbs/13_layout.ipynb #36d484ca
 def warn_twins(
     names # Of classes
 ):
@@ -174,6 +176,7 @@ def safe_name(
 # %% ../nbs/13_layout.ipynb #e844e88f
 def _disk_key(name): return unicodedata.normalize('NFC', unicodedata.normalize('NFC', name).casefold())
 
+# %% ../nbs/13_layout.ipynb #e95e365c
 def folder_names(
     classes # All classes of a model, so that the same class always gets the same folder
 ) -> dict: # Class -> name of its folder; no two are the same on any disk

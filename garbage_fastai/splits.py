@@ -28,6 +28,7 @@ DEFAULT_SPLIT = '50/25/25'  # where neither the folders nor the user say otherwi
 # %% ../nbs/19a_splits.ipynb #626aa0d4
 def _parts(path): return str(path).replace('\\', '/').strip('/').split('/')
 
+# %% ../nbs/19a_splits.ipynb #02b1c6ff
 def photo_ids(
     table:pd.DataFrame # With `path` and `label`
 ) -> list: # One string a row
@@ -49,6 +50,7 @@ def photo_ids(
 # %% ../nbs/19a_splits.ipynb #c924cce7
 def _lot(seed, name): return hashlib.sha256(f'{seed}|{name}'.encode('utf-8', 'surrogateescape')).digest()
 
+# %% ../nbs/19a_splits.ipynb #53937531
 def _shares(n, weights, least=None):
     "Whole numbers that sum to `n` and stand to each other as `weights`, none below `least`: by largest remainder"
     w = np.asarray(weights, float)
@@ -72,6 +74,7 @@ def _units(rows, ids, labels, groups):
     for rs in units.values(): res.append((min(ids[r] for r in rs), rs))
     return sorted(res)
 
+# %% ../nbs/19a_splits.ipynb #a50ba9ce
 def _deal_groups(units, want, labels, seed, fractions):
     "Give each group of several photos to one part; `want` (class -> photos that each part still lacks) goes down"
     part_of,left,got = {}, Counter(), {c: np.zeros(3, int) for c in want}
@@ -168,6 +171,7 @@ def read_splits(
         if c in df: res[c] = df[c]
     return res
 
+# %% ../nbs/19a_splits.ipynb #5ccf88e0
 def match_photos(
     table:pd.DataFrame, # With `path` and `label`
     keys:list # Ends of paths, as 'glass/7.jpg' or '7.jpg'
@@ -249,6 +253,7 @@ def _pick_column(columns, asked, names, option, path):
     if asked.strip().lower() in plain: return plain[asked.strip().lower()]
     raise ValueError(f"{path} has no column '{asked}': give {option} one of {', '.join(columns)}")
 
+# %% ../nbs/19a_splits.ipynb #e3abb8d6
 def read_labels(
     path:str|Path, # A CSV file with a line for each photo; commas, semicolons or tabs
     path_col:str|None=None, # Its column with the photos' names; None: the first with a usual name, such as file, image or id
@@ -285,6 +290,7 @@ def _find_named(table, keys):
     stems = table.assign(path=[os.path.splitext(_parts(p)[-1])[0] for p in table['path']])
     return match_photos(stems, names)
 
+# %% ../nbs/19a_splits.ipynb #e378253a
 def _one_each(rows, listed, column, source):
     "The value in `column` for each row of the table; two that differ are an error"
     res = {}
@@ -294,6 +300,7 @@ def _one_each(rows, listed, column, source):
                              "lines")
     return res
 
+# %% ../nbs/19a_splits.ipynb #998e01b4
 def join_labels(
     table:pd.DataFrame, # From `scan_images`
     listed:pd.DataFrame, # From `read_labels`
@@ -338,6 +345,7 @@ def split_rule(
     if not isinstance(how, str) or how != 'auto': return how
     return 'folders' if given else DEFAULT_SPLIT
 
+# %% ../nbs/19a_splits.ipynb #36455f33
 def _split_by_folders(ids, labels, groups, rows, given, seed):
     "Part of each of `rows` as the folders give it, completed from the training photos"
     part_of = {r: given[r] for r in rows if given[r]}
@@ -377,6 +385,7 @@ def split_counts(
     n = pd.crosstab(used['label'], used['split']).reindex(columns=list(PARTS), fill_value=0)
     return n.rename_axis(index='class', columns=None)
 
+# %% ../nbs/19a_splits.ipynb #357adacf
 def check_splits(
     table:pd.DataFrame # With `label` and `split`
 ):
@@ -418,6 +427,7 @@ def group_photos(
                                                                         'grouped by'))
     return table.assign(group=['' if pd.isna(g) else str(g) for g in table[groups]])
 
+# %% ../nbs/19a_splits.ipynb #3360d489
 _NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split '
                  'given'.split())
 
@@ -458,6 +468,7 @@ def _published(table, usable, data):
 def _is_fractions(how):
     return not isinstance(how, (str, Path)) or isinstance(how, str) and bool(re.fullmatch(r'[\d.\s/%-]+', how))
 
+# %% ../nbs/19a_splits.ipynb #9900a805
 def split_images(
     table:pd.DataFrame, # One row a photo, as from `scan_images`: `path`, `label`, and if present `ok`, `given` and `group`
     how:str|tuple|Path='auto', # Fractions of train, valid, test, as '50/25/25' or (.5,.25,.25); 'folders'; 'published' (TrashNet's own); a CSV file; 'auto': the folders' own split, else 50/25/25
@@ -587,6 +598,7 @@ def read_decisions(
                          'of the lines')
     return d
 
+# %% ../nbs/19a_splits.ipynb #2d149124
 def page_text(path):
     # a web page cannot hold bytes that are no text, and puts ? for them
     return str(path).encode('utf-8', 'replace').decode()
@@ -611,6 +623,7 @@ def _decided_rows(table, paths):
                          "one of them")
     return rows
 
+# %% ../nbs/19a_splits.ipynb #c0d049d7
 def apply_decisions(
     table:pd.DataFrame, # With `path` and `label`, such as from `scan_images`
     decisions:pd.DataFrame # From `read_decisions`
