@@ -90,8 +90,8 @@ _trashnet = 'https://github.com/garythung/trashnet'
 _trashnet_lists = [f'one-indexed-files-notrash_{part}.txt' for part in ('train', 'val', 'test')]
 _known = [
     KnownDataset('trashnet', 'TrashNet', _trashnet, 'MIT', 'Gary Thung and Mindy Yang, Classification of Trash '
-                                                           'for '
-            'Recyclability Status, Stanford CS 229, 2016', ('dataset-resized.zip',),
+                                                           'for Recyclability Status, Stanford CS '
+                                                           '229, 2016', ('dataset-resized.zip',),
             f'{_trashnet}/raw/master/data/dataset-resized.zip', 'dataset-resized',
             dict(cardboard=403, glass=501, metal=410, paper=594, plastic=482, trash=137),
             {f: f'{_trashnet}/raw/master/data/{f}' for f in _trashnet_lists}),
@@ -130,8 +130,8 @@ def dataset_info(
     if name in DATASETS: return DATASETS[name]
     near = difflib.get_close_matches(name.lower(), DATASETS, 1)
     hint = f"did you mean '{near[0]}'? " if near else ''
-    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; "
-                     'your own photos are given as the path of a folder or of an archive')
+    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; your own "
+                     "photos are given as the path of a folder or of an archive")
 
 # %% ../nbs/17_datasets.ipynb #6d0a628d
 def count_classes(
@@ -161,8 +161,7 @@ def find_class_root(
     homes = Counter(os.path.normpath(os.path.dirname(p)) for p,_ in find_images(folder))
     if not homes:
         raise ValueError(f'{folder} holds no photos: it should have one sub-folder for each class, with the '
-                         'photos '
-                         'of that class in it')
+                         'photos of that class in it')
     top = Path(os.path.commonpath(homes))
     if top == folder or str(top) not in homes: return top
     inside = Counter()
@@ -242,8 +241,7 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
         why = f'HTTP error {e.code}' if hasattr(e, 'code') else e.strerror or str(getattr(e, 'reason', e))
         if hasattr(e, 'close'): e.close()  # an HTTP error holds the connection
         raise ConnectionError(f'cannot download {what} ({why}): {where}, or set GARBAGE_FASTAI_DATA to the '
-                              'folder that '
-                              'holds it') from None
+                              'folder that holds it') from None
     finally:
         with suppress(OSError): tmp.unlink()
     return dest

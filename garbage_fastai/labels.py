@@ -54,8 +54,7 @@ def out_of_fold_probs(
     few = pd.Series(np.arange(len(y)) if units is None else units).groupby(classes[y]).nunique().sort_values()
     if few.iloc[0] < folds:
         raise ValueError(f"class '{few.index[0]}' has {few.iloc[0]} photos or groups, and folds={folds} needs "
-                         f"{folds} or more: "
-                         'choose fewer folds, or leave the class out')
+                         f"{folds} or more: choose fewer folds, or leave the class out")
     cv = (StratifiedKFold if groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     probs = np.zeros((len(y), len(classes)))
     for train,held in cv.split(X, y, units):
@@ -260,8 +259,7 @@ class LabelReview:
         said = ' '.join(self.decisions.get(r['path'], ('open',)))
         name,label,suggested,said = map(html.escape, (page_text(Path(r['path']).name), r['label'], r['suggested'], said))
         self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says "
-                           f"<b>{suggested}</b>, "
-                           f"label quality {r['label_quality']:.3f}<br>decision: {said}")
+                           f"<b>{suggested}</b>, label quality {r['label_quality']:.3f}<br>decision: {said}")
 
     def decide(self,
         decision:str, # 'keep', 'relabel' or 'leave_out'
