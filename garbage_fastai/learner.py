@@ -217,8 +217,8 @@ def check_names(self:StartingPoint,
     state = self.args['pretrained_cfg_overlay']['state_dict']
     left = [k for k in body.state_dict() if k not in state and not k.endswith('num_batches_tracked')]
     if left:
-        raise ValueError(f"{self.weights} does not fit {self.name} (it has no {left[0]}): give the weights of that network, "
-                         "with timm's names, or its name with arch=NAME")
+        raise ValueError(f"{self.weights} does not fit {self.name} (it has no {left[0]}): "
+                         "give the weights of that network, with timm's names, or its name with arch=NAME")
 
 # %% ../nbs/27_learner.ipynb #b82237ad
 @patch
@@ -254,7 +254,8 @@ def load_own(self:StartingPoint,
     if not same: state,part = {k[2:]:v for k,v in state.items() if k.startswith('0.')},learn.model[0]
     try: part.load_state_dict(state)
     except RuntimeError as e:
-        raise ValueError(f"{self.weights} is damaged or does not fit {self.name} ({str(e).strip().splitlines()[-1].strip()}): "
+        said = str(e).strip().splitlines()[-1].strip()
+        raise ValueError(f"{self.weights} is damaged or does not fit {self.name} ({said}): "
                          "copy the model folder again") from None
     if same: why = ''
     elif theirs == ours: why = ', the head begins anew, since it has other layers'
@@ -283,7 +284,9 @@ def fetch_weights(
     arch = find_arch(arch)
     if weights == 'auto': weights = default_weights(arch)
     if weights == 'hub':
-        with hub_errors(arch_name(arch)): arch(weights='DEFAULT') if callable(arch) else timm.create_model(arch, pretrained=True)
+        with hub_errors(arch_name(arch)):
+            if callable(arch): arch(weights='DEFAULT')
+            else: timm.create_model(arch, pretrained=True)
     elif weights not in (None,'none'):
         if Path(weights).is_dir() and not own_model_dir(weights):
             raise ValueError(f"{weights} holds no model: give a finished run, its folder model, or a file of weights")
@@ -414,7 +417,7 @@ def plot_schedules(
 def fit_schedule(self:Learner,
     schedule:str, # One of `SCHEDULES`
     n_epoch:int, # How many epochs
-    lr_max:float|slice=None, # Greatest learning rate, or a slice from the first layers to the last; None: the Learner's `lr`
+    lr_max:float|slice=None, # Greatest learning rate, or a slice from first to last layers; None: the Learner's
     wd:float=None, # Weight decay; None: the Learner's
     cbs=None, # More callbacks, such as a `Checkpoint`
     **kwargs # To `lr_schedule`

@@ -86,10 +86,10 @@ def start_image_body(
     start = StartingPoint(arch, weights)
     if start.own: raise ValueError(f"{weights} is a model of photos alone: give a file of weights, or build_learner")
     with hub_errors(start.name) if start.weights == 'hub' else nullcontext():
-        if callable(start.arch) and 'pretrained_cfg_overlay' in start.args: body = load_torchvision(start.arch, weights)()
+        if callable(start.arch) and start.from_file: body = load_torchvision(start.arch, weights)()
         else: body = new_image_body(start.arch, **start.args)
-    stats = imagenet_stats
-    if start.pretrained and hasattr(body, 'pretrained_cfg'): stats = body.pretrained_cfg['mean'],body.pretrained_cfg['std']
+    cfg = getattr(body, 'pretrained_cfg', None) if start.pretrained else None
+    stats = (cfg['mean'], cfg['std']) if cfg else imagenet_stats
     if find_normalize(dls) is None: dls.add_tfms([Normalize.from_stats(*stats)], 'after_batch')
     return body
 
@@ -97,7 +97,7 @@ def start_image_body(
 def build_multimodal_learner(
     dls:DataLoaders, # From `build_multimodal_dataloaders`
     arch=PACKAGED, # Network for the photo: a timm name, 'torchvision/NAME', or a torchvision constructor
-    weights:str|Path='auto', # Of `arch`: 'packaged', 'hub', 'none' or a file; 'auto': packaged where they fit, else the hub
+    weights:str|Path='auto', # Of `arch`: 'packaged', 'hub', 'none' or a file: see `StartingPoint`
     hidden:int=512, # Numbers that photo and text each have in the common layer, as published
     dropout:float=.3, # Share of these that training leaves out
     freeze:str='body', # 'body': only the head learns until `unfreeze`; 'none'

@@ -49,7 +49,8 @@ def quiet_loading(
         with nullcontext() if local else hub: yield dict(trust_remote_code=False, local_files_only=local)
     except (OSError, ValueError) as e:
         if not local: raise
-        raise ValueError(f"encoder='{source}' is no folder that transformers can read: {str(e).splitlines()[0]}") from None
+        said = str(e).splitlines()[0]
+        raise ValueError(f"encoder='{source}' is no folder that transformers can read: {said}") from None
     finally:
         log.set_verbosity(level)
         if bar: log.enable_progress_bar()
@@ -82,7 +83,8 @@ class TokenLoader(Transform):
         with quiet_loading(source) as kwargs:
             self.tokenizer = import_extra('transformers', 'text').AutoTokenizer.from_pretrained(source, **kwargs)
         self.encoder,self.max_tokens,self.pad = str(name),max_tokens,self.tokenizer.pad_token_id
-        if self.pad is None: raise ValueError(f"encoder='{name}' has no padding token: choose an encoder such as {ENCODER}")
+        if self.pad is None:
+            raise ValueError(f"encoder='{name}' has no padding token: choose an encoder such as {ENCODER}")
 
     def encodes(self, o):
         return TensorTokens(self.tokenizer(str(o), truncation=True, max_length=self.max_tokens)['input_ids'])
@@ -161,10 +163,13 @@ class FusionHead(nn.Module):
         n_out:int=4 # Classes
     ):
         super().__init__()
-        self.parts = nn.ModuleList(nn.Sequential(nn.Linear(n, hidden), nn.ReLU(), nn.Dropout(dropout)) for n in features)
+        part = lambda n: nn.Sequential(nn.Linear(n, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.parts = nn.ModuleList(part(n) for n in features)
         self.classifier = nn.Linear(hidden*len(features), n_out)
 
-    def forward(self, *feats): return self.classifier(torch.cat([F.normalize(p(f)) for p,f in zip(self.parts, feats)], 1))
+    def forward(self, *feats):
+        common = [F.normalize(part(f)) for part,f in zip(self.parts, feats)]
+        return self.classifier(torch.cat(common, 1))
 
 # %% ../../nbs/text/61_network.ipynb #5da22e7e
 class FusionModel(nn.Module):
