@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/export.html.md"""
 
 # %% auto #0
 __all__ = ['FORMAT', 'model_args', 'photo_settings', 'model_format', 'replace_folder', 'export_model', 'find_model_json',
-           'read_model_json', 'new_network', 'load_exported', 'Predictor', 'open_extra', 'fingerprint',
+           'read_model_json', 'new_network', 'load_exported', 'open_extra', 'Predictor', 'fingerprint',
            'learned_photos', 'read_learned', 'learned_parts', 'export_onnx', 'head_args', 'probe_pictures',
            'network_pixels', 'seen_pixels', 'own_photos', 'check_rebuilt']
 
@@ -165,6 +165,15 @@ def load_exported(
                          "copy the model folder again") from None
     return model.eval(),config
 
+# %% ../nbs/51_export.ipynb #a5369d21
+def open_extra(
+    folder:str|Path, # A model folder
+    config:dict # Its `model.json`
+): # An `ExtraInput`; None where the network reads photos alone
+    "What the network of a model folder reads besides photos"
+    kind = config_kind(config)
+    return None if kind is None else load_extra(kind).from_folder(Path(folder), config)
+
 # %% ../nbs/51_export.ipynb #5ef844f8
 class Predictor:
     "Predict photos with a model folder"
@@ -186,14 +195,6 @@ class Predictor:
             engine = 'torch'
         if self.size is None: self.engine,self.forward = engine,self.extra.forward_alone(self.model, precision, device)
         else: self.engine,self.forward = engine_forward(engine, self.model, self.config, precision, device)
-
-def open_extra(
-    folder:str|Path, # A model folder
-    config:dict # Its `model.json`
-): # An `ExtraInput`; None where the network reads photos alone
-    "What the network of a model folder reads besides photos"
-    kind = config_kind(config)
-    return None if kind is None else load_extra(kind).from_folder(Path(folder), config)
 
 # %% ../nbs/51_export.ipynb #40bff16e
 @patch
@@ -222,6 +223,7 @@ def fingerprint(
     "What tells a photo by its content"
     return sha256[:16]
 
+# %% ../nbs/51_export.ipynb #8b6053ae
 def learned_photos(
     table:pd.DataFrame # With `split` and `sha256`
 ) -> dict: # Keys train and valid: the fingerprints as one text; empty where `table` has no `sha256`
