@@ -25,11 +25,13 @@ def wilson_interval(
 ): # Lower and upper end, each between 0 and 1; (0, 1) for `n` = 0, where nothing is known
     "Wilson score interval for the share `k`/`n`"
     k, n = np.asarray(k, float), np.asarray(n, float)
-    if (k < 0).any() or (k > n).any(): raise ValueError(f'wilson_interval: k must lie between 0 and n, got k={k}, n={n}')
+    if (k < 0).any() or (k > n).any():
+        raise ValueError(f'wilson_interval: k must lie between 0 and n, got k={k}, n={n}')
     m = np.maximum(n, 1)
     p, scale = k/m, 1 + z*z/m
     mid, half = (p + z*z/(2*m))/scale, z/scale*np.sqrt(p*(1-p)/m + z*z/(4*m*m))
-    lo = np.where(n > 0, np.clip(np.minimum(mid-half, p), 0, 1), 0.)  # `minimum`: rounding never pushes k/n itself outside
+    # `minimum`: rounding never pushes k/n itself outside
+    lo = np.where(n > 0, np.clip(np.minimum(mid-half, p), 0, 1), 0.)
     hi = np.where(n > 0, np.clip(np.maximum(mid+half, p), 0, 1), 1.)
     return (float(lo), float(hi)) if lo.ndim == 0 else (lo, hi)
 
@@ -39,16 +41,17 @@ def _macro_f1(tp, actual, predicted):
     f1, present = 2*tp/np.maximum(actual+predicted, 1), actual > 0
     return (f1*present).sum(-1) / np.maximum(present.sum(-1), 1)
 
+# %% ../nbs/32_evaluate.ipynb #066b6d2b
 def macro_f1_interval(
     cm:np.ndarray, # Confusion matrix, (classes, classes), rows are the actual class
     n_boot:int=2000, # How many resamples: the ends are then steady to about a tenth of their distance
     seed:int=42 # The same seed gives the same interval
-)->tuple: # Lower and upper end of the 95% interval
+) -> tuple: # Lower and upper end of the 95% interval
     "Bootstrap percentile interval of macro F1"
     i, j = np.nonzero(cm)
     draws = np.random.default_rng(seed).multinomial(cm.sum(), cm[i,j]/cm.sum(), size=n_boot).astype(float)
     eye = np.eye(len(cm))
-    f1 = _macro_f1(draws[:, i==j] @ eye[i[i==j]], draws @ eye[i], draws @ eye[j])
+    f1 = _macro_f1(draws[:, i == j] @ eye[i[i == j]], draws @ eye[i], draws @ eye[j])
     return tuple(float(o) for o in np.percentile(f1, [2.5, 97.5]))
 
 # %% ../nbs/32_evaluate.ipynb #48fe010c
@@ -56,9 +59,11 @@ def _class_index(names, vocab, paths, what):
     idx = pd.Index(vocab).get_indexer(names)
     if (idx < 0).any():
         at = int((idx < 0).argmax())
-        raise ValueError(f'{what} {names[at]!r} of {paths[at]} is not among the model\'s classes ({", ".join(vocab)})')
+        raise ValueError(f'{what} {names[at]!r} of {paths[at]} is not among the model\'s classes '
+                         f'({", ".join(vocab)})')
     return idx
 
+# %% ../nbs/32_evaluate.ipynb #c1fadd0e
 class Evaluation:
     "Accuracy, per-class figures, confusions, losses and plots from one predictions table"
     def __init__(self,
@@ -69,22 +74,29 @@ class Evaluation:
         cols = [probability_column(label_text(o)) for o in vocab] if vocab is not None else class_columns(preds)
         self.vocab = [label_text(o) for o in vocab] if vocab is not None else [class_name(c) for c in cols]
         has = set(cols) & set(preds.columns)
-        missing = [o for o in ('path', 'label') if o not in preds] + (['predicted'] if 'predicted' not in preds and not has else [])
-        if missing: raise ValueError(f'not a predictions table: column {missing[0]!r} is missing (there are: {", ".join(map(str, preds.columns))})')
+        missing = [o for o in ('path', 'label') if o not in preds] + (['predicted'] if 'predicted' not in preds
+                                                                      and not has else [])
+        if missing:
+            raise ValueError(f'not a predictions table: column {missing[0]!r} is missing (there are: '
+                             f'{", ".join(map(str, preds.columns))})')
         if not self.vocab: raise ValueError('no probability columns in the predictions table: pass vocab=[...]')
         if len(set(self.vocab)) < len(self.vocab): raise ValueError(f'vocab names a class twice: {self.vocab}')
-        if has and len(has) < len(cols): raise ValueError(f'probability column missing for: {", ".join(c for c in cols if c not in has)}')
+        if has and len(has) < len(cols):
+            raise ValueError(f'probability column missing for: {", ".join(c for c in cols if c not in has)}')
 
         ok = preds['ok'] if 'ok' in preds else pd.Series(True, preds.index)
         label = preds['label']
         use = ok & (label != '')
         self.n_bad, self.n_unlabelled, self.n = int((~ok).sum()), int((ok & (label == '')).sum()), int(use.sum())
-        if not self.n: raise ValueError(f'nothing to evaluate: of {len(preds)} rows {self.n_bad} could not be read and {self.n_unlabelled} have no label')
+        if not self.n:
+            raise ValueError(f'nothing to evaluate: of {len(preds)} rows {self.n_bad} could not be read and '
+                             f'{self.n_unlabelled} have no label')
         rows = preds[use].reset_index(drop=True)
         paths = rows['path'].astype(str)
         self.y_true = _class_index(label[use].to_numpy(), self.vocab, paths, 'label')
         self.probs = self._probs(rows, cols) if has else None
-        if 'predicted' in rows: self.y_pred = _class_index(rows['predicted'].to_numpy(), self.vocab, paths, 'prediction')
+        if 'predicted' in rows:
+            self.y_pred = _class_index(rows['predicted'].to_numpy(), self.vocab, paths, 'prediction')
         else: self.y_pred = self.probs.argmax(1)
         self.splits = rows['split'].astype(str).value_counts().to_dict() if 'split' in rows else {}
 
@@ -102,8 +114,8 @@ class Evaluation:
         bad = ~(abs(probs.sum(1) - 1) < .02)  # also true for NaN
         if bad.any():
             at = int(bad.argmax())
-            raise ValueError(f'the probabilities of {rows["path"][at]} sum to {probs[at].sum():.2f}, not 1: '
-                             f'is a column of {", ".join(cols[:8])} no class? Name the classes with vocab=[...]')
+            raise ValueError(f'the probabilities of {rows["path"][at]} sum to {probs[at].sum():.2f}, not 1: is '
+                             f'a column of {", ".join(cols[:8])} no class? Name the classes with vocab=[...]')
         return probs
 
     @classmethod
@@ -130,68 +142,74 @@ def __repr__(self:Evaluation):
     lo, hi = self.accuracy_ci95
     return f'Evaluation: {_percent(self.accuracy)} right ({_percent(lo)} to {_percent(hi)}) of {self.n} photos, macro F1 {self.macro_f1:.3f}'
 
+# %% ../nbs/32_evaluate.ipynb #9a8b625c
 @patch
 def _repr_markdown_(self:Evaluation):
     f_lo, f_hi = self.macro_f1_ci95
     lo, hi = self.accuracy_ci95
     splits = ' (' + ', '.join(f'{n} {s}' for s,n in self.splits.items() if s) + ')' if any(self.splits) else ''
     left = f'\n\nLeft out: {self.n_bad} unreadable, {self.n_unlabelled} without a label.' if self.n_bad or self.n_unlabelled else ''
-    return (f'| | value | 95% interval |\n|---|---|---|\n| accuracy | **{_percent(self.accuracy)}** | {_percent(lo)} to {_percent(hi)} |\n'
-            f'| macro F1 | {self.macro_f1:.3f} | {f_lo:.3f} to {f_hi:.3f} |\n\n{self.n} photos{splits}, {len(self.vocab)} classes.{left}')
+    return (f'| | value | 95% interval |\n|---|---|---|\n| accuracy | **{_percent(self.accuracy)}** | '
+            f'{_percent(lo)} to {_percent(hi)} |\n| macro F1 | {self.macro_f1:.3f} | {f_lo:.3f} to {f_hi:.3f} '
+            f'|\n\n{self.n} photos{splits}, {len(self.vocab)} classes.{left}')
 
 # %% ../nbs/32_evaluate.ipynb #79074551
 @patch(as_prop=True)
-def accuracy(self:Evaluation)->float:
+def accuracy(self:Evaluation) -> float:
     "Share of the photos whose predicted class is the label"
     return float(skm.accuracy_score(self.y_true, self.y_pred))
 
 @patch(as_prop=True)
-def accuracy_ci95(self:Evaluation)->tuple:
+def accuracy_ci95(self:Evaluation) -> tuple:
     "95% Wilson interval of the accuracy"
     return wilson_interval(int((self.y_true == self.y_pred).sum()), self.n)
 
+# %% ../nbs/32_evaluate.ipynb #1457a5fc
 @patch
-def confusion_matrix(self:Evaluation)->np.ndarray:
+def confusion_matrix(self:Evaluation) -> np.ndarray:
     "Counts, (classes, classes): rows are the actual class, columns the predicted one, both in the order of `vocab`"
     cm = np.zeros((len(self.vocab),)*2, int)
     np.add.at(cm, (self.y_true, self.y_pred), 1)  # scikit-learn's warns of a single class
     return cm
 
 @patch(as_prop=True)
-def macro_f1(self:Evaluation)->float:
+def macro_f1(self:Evaluation) -> float:
     "Mean F1 of the classes that have at least one photo"
     cm = self.confusion_matrix()
     return float(_macro_f1(cm.diagonal(), cm.sum(1), cm.sum(0)))
 
+# %% ../nbs/32_evaluate.ipynb #f81cdbd7
 @patch(as_prop=True)
-def macro_f1_ci95(self:Evaluation)->tuple:
+def macro_f1_ci95(self:Evaluation) -> tuple:
     "95% bootstrap interval of macro F1"
     if not hasattr(self, '_f1_ci'): self._f1_ci = macro_f1_interval(self.confusion_matrix())
     return self._f1_ci
 
 @patch(as_prop=True)
-def loss(self:Evaluation)->float:
+def loss(self:Evaluation) -> float:
     "Mean cross-entropy (natural logarithm); NaN where the table has neither losses nor probabilities"
     return float(self.rows['loss'].mean())
 
 # %% ../nbs/32_evaluate.ipynb #fa5d97a9
 @patch
-def per_class(self:Evaluation)->pd.DataFrame:
+def per_class(self:Evaluation) -> pd.DataFrame:
     "One row a class: precision, recall, F1, support (photos), how often predicted, and the 95% interval of the recall"
     labels = range(len(self.vocab))
     p,r,f,s = skm.precision_recall_fscore_support(self.y_true, self.y_pred, labels=labels, zero_division=0)
     cm = self.confusion_matrix()
     lo,hi = wilson_interval(cm.diagonal(), s)
-    return pd.DataFrame(dict(precision=p, recall=r, recall_lo=lo, recall_hi=hi, f1=f, support=s, predicted=cm.sum(0)),
+    return pd.DataFrame(dict(precision=p, recall=r, recall_lo=lo, recall_hi=hi, f1=f, support=s,
+                             predicted=cm.sum(0)),
                         index=pd.Index(self.vocab, name='class'))
 
 # %% ../nbs/32_evaluate.ipynb #e148ac0b
 @patch
 def classification_report(self:Evaluation,
     digits:int=3 # Decimal places
-)->str:
+) -> str:
     "scikit-learn's classification report"
-    return skm.classification_report(self.y_true, self.y_pred, labels=range(len(self.vocab)), target_names=self.vocab,
+    return skm.classification_report(self.y_true, self.y_pred, labels=range(len(self.vocab)),
+                                     target_names=self.vocab,
                                      digits=digits, zero_division=0)
 
 @patch
@@ -201,19 +219,21 @@ def print_classification_report(self:Evaluation):
 
 # %% ../nbs/32_evaluate.ipynb #33230619
 @patch
-def metrics(self:Evaluation)->dict:
+def metrics(self:Evaluation) -> dict:
     "The figures as plain Python numbers, ready for JSON"
-    per_class = {c: dict(precision=float(r.precision), recall=float(r.recall), f1=float(r.f1), support=int(r.support))
+    per_class = {c: dict(precision=float(r.precision), recall=float(r.recall), f1=float(r.f1),
+                         support=int(r.support))
                  for c,r in self.per_class().iterrows()}
     return dict(accuracy=self.accuracy, accuracy_ci95=list(self.accuracy_ci95), macro_f1=self.macro_f1,
-                macro_f1_ci95=list(self.macro_f1_ci95), loss=self.loss if np.isfinite(self.loss) else None, n=self.n,
+                macro_f1_ci95=list(self.macro_f1_ci95), loss=self.loss if np.isfinite(self.loss) else None,
+                n=self.n,
                 n_bad=self.n_bad, n_unlabelled=self.n_unlabelled, per_class=per_class)
 
 # %% ../nbs/32_evaluate.ipynb #5e1c368d
 @patch
 def most_confused(self:Evaluation,
     min_val:int=1 # Leave out pairs that occur less often
-)->list: # Tuples (actual, predicted, occurrences), most frequent first
+) -> list: # Tuples (actual, predicted, occurrences), most frequent first
     "The pairs of classes that are mistaken most often"
     cm = self.confusion_matrix()
     np.fill_diagonal(cm, 0)
@@ -225,9 +245,10 @@ def most_confused(self:Evaluation,
 def top_losses(self:Evaluation,
     k:int=None, # How many rows; None for all
     largest:bool=True # False for the photos that the model finds easiest
-)->pd.DataFrame: # Columns path, label, predicted, confidence, loss; the index is the row's place in `rows`
+) -> pd.DataFrame: # Columns path, label, predicted, confidence, loss; the index is the row's place in `rows`
     "The photos with the `k` largest (or smallest) losses"
-    return self.rows.sort_values('loss', ascending=not largest, kind='stable', na_position='last').head(len(self.rows) if k is None else k)
+    return self.rows.sort_values('loss', ascending=not largest, kind='stable',
+                                 na_position='last').head(len(self.rows) if k is None else k)
 
 # %% ../nbs/32_evaluate.ipynb #5ba6e1d2
 @patch
@@ -246,7 +267,8 @@ def plot_top_losses(self:Evaluation,
     for ax in axs.flat: ax.set_axis_off()
     for ax,r in zip(axs.flat, rows.itertuples()):
         ax.imshow(photo_or_tile(r.path, 320))
-        ax.set_title(f'{r.predicted}/{r.label} / {r.loss:.2f} / {r.confidence:.2f}\n{short_name(Path(r.path).name)}', fontsize=9, parse_math=False)
+        ax.set_title(f'{r.predicted}/{r.label} / {r.loss:.2f} / '
+                     f'{r.confidence:.2f}\n{short_name(Path(r.path).name)}', fontsize=9, parse_math=False)
     fig.suptitle('Prediction/Actual/Loss/Probability', fontsize=11, weight='bold')
 
 # %% ../nbs/32_evaluate.ipynb #6777b960
@@ -270,5 +292,6 @@ def plot_confusion_matrix(self:Evaluation,
     ax.set(xlabel='Predicted', ylabel='Actual', title=title)
     if plot_txt:
         for i,j in np.ndindex(k, k):
-            ax.text(j, i, f'{cm[i,j]:.{norm_dec}f}' if normalize else str(cm[i,j]), ha='center', va='center', fontsize=9 if k < 15 else 6,
+            ax.text(j, i, f'{cm[i,j]:.{norm_dec}f}' if normalize else str(cm[i,j]), ha='center', va='center',
+                    fontsize=9 if k < 15 else 6,
                     color='white' if cm[i,j] > cm.max()/2 else 'black')

@@ -34,23 +34,27 @@ def _whole(groups):
     alone = g.isna() | (g.astype(str) == '')
     return np.where(alone, -1-np.arange(len(g)), pd.factorize(g)[0])
 
+# %% ../nbs/36_labels.ipynb #4bf51f4f
 def out_of_fold_probs(
     features, # Array with a row of numbers for each photo
     labels, # A label for each row
     groups=None, # A group for each row, '' or None for none: photos of a group stay together. None: each photo for itself
     folds:int=5, # Parts that the photos are dealt into; each class needs as many photos, or groups, at least
     seed:int=42 # The same seed deals in the same way
-)->np.ndarray: # (photos, classes), the classes sorted by name
+) -> np.ndarray: # (photos, classes), the classes sorted by name
     "The probability of each class for each photo, from logistic regressions that were not trained on that photo"
-    X,(classes,y) = np.asarray(features, np.float32),np.unique(np.asarray(labels).astype(str), return_inverse=True)
-    if X.ndim != 2 or len(X) != len(y): raise ValueError(f'features must have a row for each of the {len(y)} labels, and are of shape {X.shape}')
+    X,(classes,y) = np.asarray(features, np.float32),np.unique(np.asarray(labels).astype(str),
+                                                               return_inverse=True)
+    if X.ndim != 2 or len(X) != len(y):
+        raise ValueError(f'features must have a row for each of the {len(y)} labels, and are of shape {X.shape}')
     if not np.isfinite(X).all(): raise ValueError('features hold NaN or infinite numbers: leave those rows out')
-    if len(classes) < 2: raise ValueError(f'labels are all {", ".join(classes)}: two classes or more are needed')
+    if len(classes) < 2:
+        raise ValueError(f'labels are all {", ".join(classes)}: two classes or more are needed')
     units = None if groups is None else _whole(groups)
     few = pd.Series(np.arange(len(y)) if units is None else units).groupby(classes[y]).nunique().sort_values()
     if few.iloc[0] < folds:
-        raise ValueError(f"class '{few.index[0]}' has {few.iloc[0]} photos or groups, and folds={folds} needs {folds} or more: "
-                         'choose fewer folds, or leave the class out')
+        raise ValueError(f"class '{few.index[0]}' has {few.iloc[0]} photos or groups, and folds={folds} needs "
+                         f"{folds} or more: choose fewer folds, or leave the class out")
     cv = (StratifiedKFold if groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     probs = np.zeros((len(y), len(classes)))
     for train,held in cv.split(X, y, units):
@@ -65,12 +69,13 @@ def suspect_labels(
     group:str=None, # Column that is the same for photos which belong together; None: 'group' if there is one, else 'sha256'
     folds:int=5, # See `out_of_fold_probs`
     seed:int=42 # See `out_of_fold_probs`
-)->pd.DataFrame: # The most suspect first: `table`'s rows and index, with label_quality (0 to 1), suggested and is_issue
+) -> pd.DataFrame: # The most suspect first: `table`'s rows and index, with label_quality (0 to 1), suggested and is_issue
     "Rank photos by how likely their label is wrong"
     rank,find = import_trust('cleanlab.rank'),import_trust('cleanlab.filter')
     X = np.asarray(features, np.float32)
     if X.ndim != 2 or len(X) != len(table):
-        raise ValueError(f'features must have a row for each of the {len(table)} rows of the table, and are of shape {X.shape}')
+        raise ValueError(f'features must have a row for each of the {len(table)} rows of the table, and are of '
+                         f'shape {X.shape}')
     if group is not None and group not in table: raise ValueError(f'group={group!r} is no column of the table')
     ok = table['ok'].to_numpy(bool) if 'ok' in table else np.ones(len(table), bool)
     use = ok & np.isfinite(X).all(1) & (table['label'].notna() & (table['label'] != '')).to_numpy()
@@ -98,9 +103,11 @@ def plot_suspects(
     for ax,r in zip(axs.flat, rows.itertuples()):
         ax.imshow(photo_or_tile(r.path, 320))
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f'{r.label}, or {r.suggested}?  {r.label_quality:.3f}\n{short_name(Path(r.path).name)}', fontsize=9, parse_math=False)
+        ax.set_title(f'{r.label}, or {r.suggested}?  {r.label_quality:.3f}\n{short_name(Path(r.path).name)}',
+                     fontsize=9, parse_math=False)
     fig.suptitle('Label, suggested label, and label quality', fontsize=11, weight='bold')
 
+# %% ../nbs/36_labels.ipynb #41d1d4fd
 def _needs(table):
     missing = [c for c in ('path', 'label', 'suggested', 'label_quality') if c not in table]
     if missing: raise ValueError(f'the table has no column {missing[0]!r}: give what suspect_labels returns')
@@ -139,6 +146,7 @@ document.getElementById('save').addEventListener('click', () => {
 count()
 '''
 
+# %% ../nbs/36_labels.ipynb #0ce96887
 _CSS = '''
 .grid { grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr)) } .card { border:1px solid var(--line); border-radius:10px; padding:.7rem; background:var(--card) }
 fieldset { border:0; margin:.5rem 0 0; padding:0 } legend { position:absolute; left:-99rem } fieldset label { display:block; padding:.35rem 0 } fieldset input { width:1.15rem; height:1.15rem; vertical-align:-.2rem; margin:0 .45rem 0 0 }
@@ -147,6 +155,7 @@ button { background:#1f7a4d; color:#fff; border:0; padding:.6rem 1.1rem; font-we
 @media (max-width:600px) { .grid { grid-template-columns:1fr } }
 '''
 
+# %% ../nbs/36_labels.ipynb #b2dbe74e
 _PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{{ digest }}'">
@@ -164,21 +173,26 @@ _PAGE = '''<!doctype html>
 <div class="bar2"><span id="count"></span><button id="save" type="button">Save decisions.csv</button></div><script>{{ js|safe }}</script></body></html>
 '''
 
+# %% ../nbs/36_labels.ipynb #f10eae47
 def _vocab(table): return sorted({str(o) for c in ('label', 'suggested') for o in table[c]})
 
+# %% ../nbs/36_labels.ipynb #bbb6780a
 def write_review(
     table:pd.DataFrame, # From `suspect_labels`
     out:str|Path, # HTML file to write
     k:int=100 # How many photos, the first of the table; each takes some 15 kB
-)->Path: # `out`
+) -> Path: # `out`
     "Write a self-contained page on which a person decides about suspect labels"
     rows = _needs(table).head(k)
-    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320), label=r.label,
+    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name),
+                  src=thumbnail_uri(r.path, 320), label=r.label,
                   suggested=r.suggested, quality=r.label_quality) for r in rows.itertuples()]
     digest = base64.b64encode(hashlib.sha256(_JS.encode()).digest()).decode()
-    key = 'review ' + hashlib.sha256(''.join(c['json']+c['label'] for c in cards).encode('utf-8', 'replace')).hexdigest()[:16]
+    key = 'review ' + hashlib.sha256(''.join(c['json']+c['label']
+                                             for c in cards).encode('utf-8', 'replace')).hexdigest()[:16]
     env = Environment(autoescape=True)
-    page = env.from_string(_PAGE).render(css=REPORT_CSS+_CSS, js=_JS, digest=digest, key=key, cards=cards, vocab=_vocab(table))
+    page = env.from_string(_PAGE).render(css=REPORT_CSS+_CSS, js=_JS, digest=digest, key=key, cards=cards,
+                                         vocab=_vocab(table))
     return write_file(out, page.encode('utf-8', 'replace'))
 
 # %% ../nbs/36_labels.ipynb #8d078f05
@@ -188,7 +202,7 @@ def review_labels(
     k:int=100, # Photos on the sheet: see `write_review`
     folds:int=5, # See `out_of_fold_probs`
     progress:bool=True # Show progress bars
-)->pd.DataFrame: # From `suspect_labels`
+) -> pd.DataFrame: # From `suspect_labels`
     "Find the photos of a folder whose label is suspect, and write what a person needs to decide about them"
     import_trust('cleanlab.rank')  # say what is missing before the minutes, not after
     out = Path(out)
@@ -196,11 +210,14 @@ def review_labels(
     table = scan_images(get_dataset(data).absolute(), progress=progress, folder_only=True)
     warn_strays(table)
     table = table[table['ok'] & (table['label'] != '')].reset_index(drop=True)
-    if not len(table): raise ValueError(f'no photos in sub-folders of {data}: give a folder with one sub-folder for each class')
+    if not len(table):
+        raise ValueError(f'no photos in sub-folders of {data}: give a folder with one sub-folder for each class')
     table = release_groups(group_duplicates(table, progress=progress), folds)
     suspects = suspect_labels(table, embed_images(table, progress=progress), folds=folds)
     write_review(suspects, out/'review.html', k)
-    write_file(out/'suspects.csv', suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue', 'group']].to_csv(index=False))
+    write_file(out/'suspects.csv',
+               suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue',
+                         'group']].to_csv(index=False))
     return suspects
 
 # %% ../nbs/36_labels.ipynb #c18e5726
@@ -222,9 +239,11 @@ class LabelReview:
             b = w.Button(description=text)
             b.on_click(lambda _: f())
             return b
-        self.buttons = b = dict(keep=button('keep', lambda: self.decide('keep')), leave_out=button('leave out', lambda: self.decide('leave_out')),
+        self.buttons = b = dict(keep=button('keep', lambda: self.decide('keep')),
+                                leave_out=button('leave out', lambda: self.decide('leave_out')),
             relabel=button('relabel to', lambda: self.decide('relabel', self.choice.value)),
-            back=button('back', lambda: self.show(self.at-1)), next=button('next', lambda: self.show(self.at+1)))
+            back=button('back', lambda: self.show(self.at-1)),
+            next=button('next', lambda: self.show(self.at+1)))
         rows = [b['keep'], b['leave_out']], [b['relabel'], self.choice], [b['back'], b['next']]
         self.widget = w.VBox([self.photo, self.text, *map(w.HBox, rows)])
         self.show(next((i for i,p in enumerate(self.rows['path']) if p not in self.decisions), 0))
@@ -239,8 +258,8 @@ class LabelReview:
         self.photo.value,self.choice.value = out.getvalue(),r['suggested']
         said = ' '.join(self.decisions.get(r['path'], ('open',)))
         name,label,suggested,said = map(html.escape, (page_text(Path(r['path']).name), r['label'], r['suggested'], said))
-        self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says <b>{suggested}</b>, "
-                           f"label quality {r['label_quality']:.3f}<br>decision: {said}")
+        self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says "
+                           f"<b>{suggested}</b>, label quality {r['label_quality']:.3f}<br>decision: {said}")
 
     def decide(self,
         decision:str, # 'keep', 'relabel' or 'leave_out'

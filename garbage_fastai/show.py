@@ -55,7 +55,8 @@ def photo_or_tile(
 # %% ../nbs/12_show.ipynb #58d563de
 def new_figure(
     figsize:tuple, # Inches
-    nrows:int=1, ncols:int=1, # Rows and columns of axes
+    nrows:int=1, # Rows of axes
+    ncols:int=1, # Columns of axes
     **kwargs # To `plt.subplots`
 ) -> tuple: # Figure and axes
     "A white figure, whatever style is set: the colours of a dark style would vanish on white"

@@ -11,7 +11,7 @@ from garbage_fastai.cli import read_change
 from garbage_fastai.data import build_dataloaders, photo_loader
 from garbage_fastai.duplicates import group_duplicates
 from garbage_fastai.evaluate import Evaluation
-from garbage_fastai.experiments import run_recipe
+from garbage_fastai.experiments import run_experiment
 from garbage_fastai.export import Predictor, export_model, read_model_json
 from garbage_fastai.learner import compute_features
 from garbage_fastai.runs import differences
@@ -169,7 +169,7 @@ def test_two_classes_by_sift(tmp_path):
     "Probabilities of both, and the more likely one is what the machine says"
     folder = draw_sample(tmp_path/'photos', n=12, size=(96,96))
     for c in ('glass','metal','plastic','trash'): shutil.rmtree(folder/c)
-    with contextlib.redirect_stdout(io.StringIO()): run_recipe('sift_svm', folder, seeds=1, out=tmp_path/'runs', progress=False, size=(96,96), words=20)
+    with contextlib.redirect_stdout(io.StringIO()): run_experiment('sift_svm', folder, seeds=1, out=tmp_path/'runs', progress=False, size=(96,96), words=20)
     preds = read_predictions(next((tmp_path/'runs').rglob('predictions.csv')))
     assert np.allclose(preds[['cardboard','paper']].sum(axis=1), 1, atol=1e-4) and preds['predicted'].nunique() == 2
 
