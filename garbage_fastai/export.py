@@ -25,7 +25,7 @@ from .learner import HEAD_ARGS
 from .predictions import read_predictions
 from .predict import config_kind, learner_extra, load_extra, norm_stats, predict_table
 from .calibrate import mark_sure, scale_confidence
-from .runs import find_model_dir, versions
+from .runs import Run, find_model_dir, versions
 from .engines import engine_forward, to_onnx
 
 # %% ../nbs/51_export.ipynb #8b2477ff
@@ -239,8 +239,9 @@ def read_learned(
     "Which photos a model has learned from, as `model.json` or else the run's `splits.csv` tells"
     folder = find_model_dir(model)
     told = read_model_json(folder).get('learned_from')
-    if not told and folder.name == 'model' and (folder.parent/'splits.csv').is_file():
-        told = learned_photos(read_predictions(folder.parent/'splits.csv'))  # a run from before model.json told
+    run = Run(folder.parent)
+    if not told and folder == run.model_dir and run.splits_file.is_file():
+        told = learned_photos(read_predictions(run.splits_file))  # a run from before model.json told
     if not told or not isinstance(told, dict): return {}
     return {part: set(str(told.get(part) or '').split()) for part in ('train','valid')}
 
