@@ -6,7 +6,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/export.html.md"""
 
 # %% auto #0
 __all__ = ['FORMAT', 'model_args', 'photo_settings', 'model_format', 'replace_folder', 'export_model', 'find_model_json',
-           'read_model_json', 'new_network', 'load_exported', 'Predictor', 'open_extra', 'fingerprint',
+           'read_model_json', 'new_network', 'load_exported', 'open_extra', 'Predictor', 'fingerprint',
            'learned_photos', 'read_learned', 'learned_parts', 'export_onnx', 'head_args', 'probe_pictures',
            'network_pixels', 'seen_pixels', 'own_photos', 'check_rebuilt']
 
@@ -25,7 +25,7 @@ from .learner import HEAD_ARGS
 from .predictions import read_predictions
 from .predict import config_kind, learner_extra, load_extra, norm_stats, predict_table
 from .calibrate import mark_sure, scale_confidence
-from .runs import find_model_dir, versions
+from .runs import Run, find_model_dir, versions
 from .engines import engine_forward, to_onnx
 
 # %% ../nbs/51_export.ipynb #8b2477ff
@@ -165,6 +165,15 @@ def load_exported(
                          "copy the model folder again") from None
     return model.eval(),config
 
+# %% ../nbs/51_export.ipynb #a5369d21
+def open_extra(
+    folder:str|Path, # A model folder
+    config:dict # Its `model.json`
+): # An `ExtraInput`; None where the network reads photos alone
+    "What the network of a model folder reads besides photos"
+    kind = config_kind(config)
+    return None if kind is None else load_extra(kind).from_folder(Path(folder), config)
+
 # %% ../nbs/51_export.ipynb #5ef844f8
 class Predictor:
     "Predict photos with a model folder"
@@ -186,14 +195,6 @@ class Predictor:
             engine = 'torch'
         if self.size is None: self.engine,self.forward = engine,self.extra.forward_alone(self.model, precision, device)
         else: self.engine,self.forward = engine_forward(engine, self.model, self.config, precision, device)
-
-def open_extra(
-    folder:str|Path, # A model folder
-    config:dict # Its `model.json`
-): # An `ExtraInput`; None where the network reads photos alone
-    "What the network of a model folder reads besides photos"
-    kind = config_kind(config)
-    return None if kind is None else load_extra(kind).from_folder(Path(folder), config)
 
 # %% ../nbs/51_export.ipynb #40bff16e
 @patch
@@ -222,6 +223,7 @@ def fingerprint(
     "What tells a photo by its content"
     return sha256[:16]
 
+# %% ../nbs/51_export.ipynb #8b6053ae
 def learned_photos(
     table:pd.DataFrame # With `split` and `sha256`
 ) -> dict: # Keys train and valid: the fingerprints as one text; empty where `table` has no `sha256`
@@ -237,8 +239,9 @@ def read_learned(
     "Which photos a model has learned from, as `model.json` or else the run's `splits.csv` tells"
     folder = find_model_dir(model)
     told = read_model_json(folder).get('learned_from')
-    if not told and folder.name == 'model' and (folder.parent/'splits.csv').is_file():
-        told = learned_photos(read_predictions(folder.parent/'splits.csv'))  # a run from before model.json told
+    run = Run(folder.parent)
+    if not told and folder == run.model_dir and run.splits_file.is_file():
+        told = learned_photos(read_predictions(run.splits_file))  # a run from before model.json told
     if not told or not isinstance(told, dict): return {}
     return {part: set(str(told.get(part) or '').split()) for part in ('train','valid')}
 

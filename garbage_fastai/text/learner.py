@@ -34,6 +34,7 @@ def text_block(
     "A column of texts as an input of a network"
     return TransformBlock(type_tfms=tokens, dls_kwargs=dict(before_batch=PadTokens(tokens.pad), **kwargs))
 
+# %% ../../nbs/text/62_learner.ipynb #fda83dcc
 def build_multimodal_dataloaders(
     table:pd.DataFrame, # One row a photo: columns `path`, `label`, `split`, and `text`
     use:str='both', # What the network gets: 'both', 'image' or 'text'
