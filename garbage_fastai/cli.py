@@ -473,18 +473,18 @@ def experiment(
     changes = dict(map(read_change, change or []))
     from functools import cache
     from garbage_fastai.runs import check_writable
-    from garbage_fastai.experiments import RECIPES, find_recipe, run_recipe
+    from garbage_fastai.experiments import EXPERIMENTS, find_experiment, run_experiment
     from garbage_fastai.repeat import load_groups
     if not names:
-        for r in RECIPES.values():
+        for r in EXPERIMENTS.values():
             published = '' if r.published != r.published else format(r.published, '.0%')
             print(f'{r.name:24}{published:>5}  {r.claim}')
         return
     check_writable(out, folder=True)
     if results: check_writable(results, '--results')
     load = cache(load_groups)  # the photos are looked through once for all recipes
-    for r in [find_recipe(n) for n in names]:
-        run_recipe(r, data, seeds, out, results, sys.stderr.isatty(), note, load=load, **changes)
+    for r in [find_experiment(n) for n in names]:
+        run_experiment(r, data, seeds, out, results, sys.stderr.isatty(), note, load=load, **changes)
     print_results(names, results or out/'experiments.csv')
 
 # %% ../nbs/55_cli.ipynb #d742ce32

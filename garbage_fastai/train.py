@@ -40,9 +40,7 @@ from .calibrate import (
     calibration_error, fit_temperature, mark_sure, pick_threshold, scale_confidence, sort_alone)
 from .cam import write_maps
 from .recipe import RECIPE, check_setting, smaller_size
-from .runs import (
-    check_out, check_same, clear_halves, clear_run, code_commit, machine_name, read_config,
-    read_table, versions)
+from .runs import Run, made_here
 from .export import export_model, learned_photos
 from .report import write_card, write_report
 
@@ -212,20 +210,21 @@ def train_run(
     "Train on a folder of photos and leave a run folder"
     init_processes()
     if rank_distrib(): return follow_run(out)
-    start,old = time.time(),read_config(out) if resume else {}
+    start,old = time.time(),Run(out).read_config() if resume else {}
     if resume and overwrite: raise ValueError("--resume goes on with a run and --overwrite begins it anew: give one of them")
     if old and kwargs.get('split')=='auto': kwargs.pop('split')  # whatever that was when the run began
     recipe = full_recipe(**{**{k:old[k] for k in RECIPE if k in old}, **{k:v for k,v in kwargs.items() if v is not None}})
     if old:
-        check_same(out, old, recipe, data, decisions)
-        if (Path(out)/'report.html').exists():
+        Run(out).check_same(recipe, data, decisions)
+        if Run(out).is_finished:
             print(f'{out} holds this run, and it is finished')
             broadcast_object(None)
             return Path(out)
-    out,ours = check_out(out, overwrite or bool(old)),False
-    file = out/'models'/'checkpoint.pth'
+    run,ours = Run(out).make(overwrite or bool(old)),False
+    out = run.folder
+    file = run.checkpoint_file
     try:
-        if table is None and old and (out/'splits.csv').exists(): table = read_table(out, data)
+        if table is None and old and run.splits_file.exists(): table = run.read_table(data)
         if table is None:
             fetch_weights(recipe['arch'], recipe['weights'])
             table = prepare_table(data, recipe['split'], recipe['seed'], progress, recipe['groups'], decisions, recipe['share'], labels)
@@ -240,33 +239,33 @@ def train_run(
         config = dict(data=str(data), **recipe, processes=max(1, num_distrib()), device=str(learn.dls.device), classes=list(learn.dls.vocab),
                       precision_used=pick_precision(recipe['precision'], learn.dls.device), split_hash=split_hash(table),
                       photos={s:int(n) for s,n in table['split'].value_counts().items() if s}, bad_files=int((~table['ok'] & (table['reason']!=LEFT_OUT)).sum()),
-                      versions=versions(), machine=machine_name(), commit=code_commit(), started=time.strftime('%Y-%m-%d %H:%M:%S'))
+                      **made_here())
         if labels is not None: config['labels'] = 'a table' if isinstance(labels, pd.DataFrame) else Path(labels).name
         if decisions is not None: config['decisions'] = decision_counts(table, decisions)
         ckpt = Checkpoint(file, resume=bool(old))
         if ckpt.done is None:
-            clear_run(out)
+            run.clear()
             ours = True
-            write_json(out/'config.json', config)
-            write_file(out/'splits.csv', table.to_csv(index=False))
+            run.write(run.config_file, config)
+            run.write(run.splits_file, table)
         else:
             ours,config = True,{**old, 'resumed': old.get('resumed', 0)+1}
-            clear_halves(out)
-            write_json(out/'config.json', config)
+            run.clear_halves()
+            run.write(run.config_file, config)
             print(f"going on after {ckpt.done} of {recipe['epochs']} epochs")
         limit = None if time_limit is None else TimeLimit(time_limit-(time.time()-start), reserve=30+2*loading)
-        cbs = [CSVLogger('history.csv'), BestModel(), LiveGraph(out/'history.png'), *log_callbacks(recipe['log'], out, recipe), *recipe_callbacks(recipe, ckpt, limit),
+        cbs = [CSVLogger('history.csv'), BestModel(), LiveGraph(run.history_plot), *log_callbacks(recipe['log'], out, recipe), *recipe_callbacks(recipe, ckpt, limit),
                *([] if progress else [EpochLines()])]
         with nullcontext() if progress else learn.no_bar(): done = fit_recipe(learn, recipe, cbs)
         if limit and limit.stopped:
             print(f"stopped after {learn.epoch} of {recipe['epochs']} epochs, since another would not fit into the time limit: go on with --resume")
             return out
-        if done['found']: write_file(out/'lr_find.csv', pd.DataFrame(dict(lr=done['found']['lrs'], loss=done['found']['losses'])).to_csv(index=False))
+        if done['found']: run.write(run.lr_find_file, pd.DataFrame(dict(lr=done['found']['lrs'], loss=done['found']['losses'])))
         with single_process(): return finish_run(learn, table, out, {**config, 'lr_found':done['found'].get('lr'), 'seconds':done['seconds']}, progress)
     except BaseException as e:  # what can't be used does not stay, and what was there before does
         if ours and isinstance(e, FloatingPointError): keep_best(out)
         elif ours and file.exists(): print(f'{out} keeps the training so far: go on with --resume')
-        elif ours and not (out/'model').exists(): clear_run(out)
+        elif ours and not run.model_dir.exists(): run.clear()
         if not any(out.iterdir()): out.rmdir()
         raise
 
@@ -275,10 +274,11 @@ def keep_best(
     out:Path # The folder of a run whose loss became NaN
 ):
     "Leave the history and the weights of the best epoch, and nothing to go on from: the same would happen again"
-    (out/'models'/'checkpoint.pth').unlink(missing_ok=True)
-    clear_halves(out)
-    if (out/'models'/'best.pth').exists(): print(f"{out} keeps history.csv, and the weights of the best epoch in {Path('models')/'best.pth'}")
-    else: clear_run(out)
+    run = Run(out)
+    run.checkpoint_file.unlink(missing_ok=True)
+    run.clear_halves()
+    if run.best_file.exists(): print(f"{out} keeps history.csv, and the weights of the best epoch in {Path('models')/'best.pth'}")
+    else: run.clear()
 
 # %% ../nbs/42_train.ipynb #1511ddc9
 def follow_run(
