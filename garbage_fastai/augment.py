@@ -89,7 +89,7 @@ def gaussian_blur(
     x = F.conv2d(F.pad(x, (r,r,0,0), mode='replicate'), k, groups=n)
     return F.conv2d(F.pad(x, (0,0,r,r), mode='replicate'), k.transpose(2,3), groups=n)
 
-# %% ../nbs/20_augment.ipynb #75394c22
+# %% ../nbs/20_augment.ipynb #c65da561
 def border_pixels(
     x:Tensor # Photos, (n, channels, height, width)
 ) -> Tensor: # Boolean, (height, width)
@@ -123,7 +123,7 @@ def smooth_pixels(
     x:Tensor, # Photos, (n, 3, height, width), blurred a little
     ground:Tensor, # From `border_surface`
     border:Tensor # From `border_pixels`
-) -> tuple: # Two masks of 0 and 1, (n, 1, height, width): smooth and of similar colour; of very similar colour, smooth or not
+) -> tuple: # Two masks, (n, 1, height, width): smooth and of similar colour; of very similar colour
     "Which pixels look like the background"
     light = (x-ground).mean(1, keepdim=True)
     hue = (x-ground-light).norm(dim=1, keepdim=True)
@@ -176,11 +176,11 @@ def looks_like_background(
     strong = (colour-colour.mean(1, keepdim=True)).norm(dim=1) > .25*colour.mean(1)
     return ((area > .15) & (area < .9) & (edge > .45) & (middle < .8*edge) & ~strong).float()[:,None,None,None]
 
-# %% ../nbs/20_augment.ipynb #ca166955
+# %% ../nbs/20_augment.ipynb #030694b6
 def background_mask(
     x:Tensor, # Photos, (n, 3, height, width), between 0 and 1
     side:int=64 # Pixels of the longer side at which the background is searched
-) -> Tensor: # (n, 1, height, width): 1 on the background, 0 on the object, between at the edge; all 0 where none was found
+) -> Tensor: # (n, 1, height, width): 1 on the background, 0 on the object; all 0 where none was found
     "Which part of each photo is background: smooth, of similar colour and connected to the border"
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
         raise ValueError("background_mask: x must be floats of shape (n, 3, height, width), "
@@ -215,7 +215,7 @@ def photo_pieces(
     grid = F.affine_grid(theta, other.shape, align_corners=False)
     return F.grid_sample(torch.lerp(other, soft, rand(n,1,1,1)), grid, align_corners=False)
 
-# %% ../nbs/20_augment.ipynb #225ca24c
+# %% ../nbs/20_augment.ipynb #5897bbfb
 def random_noise(
     n:int, # How many
     h:int, # Height in pixels
@@ -239,7 +239,8 @@ def random_textures(
     rand = partial(torch.rand, device=x.device)
     kind = torch.randint(4, (n,1,1,1), device=x.device)
     colours = rand(2,n,3,1,1)
-    a,b = (torch.lerp(c, c.mean(1, keepdim=True), rand(n,1,1,1).sqrt()) for c in colours)  # greyer: strong colours are rare
+    # greyer, since strong colours are rare
+    a,b = (torch.lerp(c, c.mean(1, keepdim=True), rand(n,1,1,1).sqrt()) for c in colours)
     v,u = torch.meshgrid(*(torch.linspace(-.7, .7, o, device=x.device) for o in (h,w)), indexing='ij')
     turn = rand(n,1,1,1)*2*math.pi
     ramp = (u*turn.cos()+v*turn.sin()+.5).clamp(0,1)

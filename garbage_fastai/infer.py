@@ -131,7 +131,7 @@ def conv_norm_pairs(
     used = [conv for _,conv in outputs]
     return [(conv,norm) for conv,norm in pairs.items() if used.count(conv) == calls[norm] == 1]
 
-# %% ../nbs/23_infer.ipynb #d27cff34
+# %% ../nbs/23_infer.ipynb #709fc8c9
 def fuse_batchnorm(
     model:nn.Module, # In evaluation mode; stays as it is
     *inputs # Of at least one photo, to see which layer feeds which, and that the result is the same
@@ -144,7 +144,8 @@ def fuse_batchnorm(
         for conv,name in pairs:
             norm = fused.get_submodule(name)
             fused.set_submodule(conv, fuse_conv_bn_eval(fused.get_submodule(conv), norm))
-            rest = [getattr(norm, k) for k in ('drop','act') if hasattr(norm, k)]  # timm's batch norm includes its activation
+            # timm's batch norm includes its activation
+            rest = [getattr(norm, k) for k in ('drop','act') if hasattr(norm, k)]
             fused.set_submodule(name, nn.Sequential(*rest))
         expected = model(*inputs)
         same = (fused(*inputs)-expected).abs().max() <= 1e-3*(1+expected.abs().max())
@@ -158,7 +159,7 @@ def torch_forward(
     precision:str='auto', # See `predict_precision`
     device=None, # None: where the model's parameters are
     softmax:bool=True # Turn logits into probabilities; False for features
-): # A function from uint8 of shape (n, height, width, 3), and further inputs of `model` as they are, to float32 of shape (n, outputs)
+): # A function from uint8 of shape (n, height, width, 3), and further inputs, to float32 of shape (n, outputs)
     "Wrap `model` as a function from bytes to probabilities"
     device = torch.device(device) if device is not None else next(model.parameters()).device
     precision = predict_precision(precision, device)
@@ -197,7 +198,7 @@ def decode(
     if named: cache[path] = pixels
     return (pixels if change is None else change(pixels, path)),''
 
-# %% ../nbs/23_infer.ipynb #13f31278
+# %% ../nbs/23_infer.ipynb #16b1ea60
 def map_images(
     forward, # From uint8 of shape (n, height, width, 3) to an array with a row a photo, such as from `torch_forward`
     paths:list, # Photo files, or whatever else `open_image` takes
@@ -207,10 +208,10 @@ def map_images(
     workers:int|None=None, # Threads that decode; None: one a core
     progress:bool=True, # Show a progress bar
     change=None, # A function of (pixels, path) that gives other pixels, such as darker ones
-    cache:dict|None=None, # Path -> pixels before `change`, for photos with a path: filled here, so that another call need not decode again
-    extra:list|None=None, # One more input for each photo, such as its description: `forward` gets those of a batch as a second argument
+    cache:dict|None=None, # Path -> pixels before `change`: filled here, so that another call need not decode again
+    extra:list|None=None, # One more input a photo, such as its description: `forward` gets those of a batch
     draft:bool=False # See `presize_image`
-) -> tuple: # An array with a row a photo, NaN where it can't be read (None if none can), and a list with the reason or ''
+) -> tuple: # An array with a row a photo, NaN if it can't be read (None if none can); a list with the reason or ''
     "Run `forward` over photos while the next ones are decoded"
     res,reasons,window,todo = None,[],deque(),iter(paths)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as ex:

@@ -94,7 +94,8 @@ def hub_reachable(
     return True
 
 # %% ../nbs/22_models.ipynb #ca2bbb44
-_HUB_MEND = f"give a file with weights=FILE (.safetensors or .pth), or use arch='{PACKAGED}', whose weights install with pip"
+_HUB_MEND = ("give a file with weights=FILE (.safetensors or .pth), "
+             f"or use arch='{PACKAGED}', whose weights install with pip")
 
 @contextmanager
 def hub_errors(
@@ -109,7 +110,8 @@ def hub_errors(
         if not offline and not hub_reachable(constants.ENDPOINT, seconds):
             constants.HF_HUB_OFFLINE = True  # what it has cached still loads
         yield
-    except (OSError, RuntimeError) as e:  # URLError and the hub's errors are OSErrors, "no weights exist" a RuntimeError
+    # URLError and the hub client's own errors are OSErrors, "no weights exist" is a RuntimeError
+    except (OSError, RuntimeError) as e:
         raise ValueError(f"no pretrained weights for {arch} (not in the cache, and the hub gave none: "
                          f"{type(e).__name__}). Either {mend}") from e
     finally: constants.HF_HUB_OFFLINE = offline
@@ -180,9 +182,10 @@ def find_arch(
         names = timm.list_models() + list(SCRATCH)
     near = get_close_matches(name, names, 3, .5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ''
-    raise ValueError(f"arch='{arch}' is not known{hint} (timm names as they are, torchvision's as torchvision/resnet34)")
+    raise ValueError(f"arch='{arch}' is not known{hint} "
+                     "(timm names as they are, torchvision's as torchvision/resnet34)")
 
-# %% ../nbs/22_models.ipynb #b2f24805
+# %% ../nbs/22_models.ipynb #ab45684e
 def arch_name(
     arch # What `find_arch` takes
 ) -> str: # What `find_arch` takes and a JSON file holds
@@ -307,7 +310,8 @@ class _DepthwiseConv(torch.autograd.Function):
 class DepthwiseConv2d(nn.Conv2d):
     "A depthwise `nn.Conv2d` with a fast backward pass on a CPU"
     def _conv_forward(self, x, w, b):
-        if not (torch.is_grad_enabled() and x.is_cpu and self.padding_mode == 'zeros'): return super()._conv_forward(x, w, b)
+        fast = torch.is_grad_enabled() and x.is_cpu and self.padding_mode == 'zeros'
+        if not fast: return super()._conv_forward(x, w, b)
         return _DepthwiseConv.apply(x, w, self.stride, self.padding, self.dilation)
 
 # %% ../nbs/22_models.ipynb #2afb63b8
