@@ -33,6 +33,7 @@ def _log(probs):
     # a probability of 0 would be infinitely wrong; `loss` is cut off there too
     return np.log(np.clip(probs, 1e-12, 1))
 
+# %% ../nbs/33_calibrate.ipynb #9142e2ce
 def fit_temperature(
     preds:pd.DataFrame # Predictions, one row a photo; of the labelled ones those of split valid are used, or all if no part is named
 ) -> float: # Divides logits; 1 where no photo is wrong
@@ -82,6 +83,7 @@ def _bins(confidence, bins):
     edges = np.quantile(confidence, np.linspace(0, 1, bins+1)[1:-1])
     return np.unique(np.searchsorted(edges, confidence, side='right'), return_inverse=True)[1]
 
+# %% ../nbs/33_calibrate.ipynb #82bf9465
 def calibration_error(
     preds, # Predictions, one row a photo, or an `Evaluation`; pass the test rows
     bins:int=15, # Of equally many photos; 15 is what most papers use
@@ -105,6 +107,7 @@ def _axes(nrows, figsize, **kwargs):
     with plt.style.context('default'):  # the colours of somebody's dark style would vanish on white
         return plt.subplots(nrows, figsize=figsize, layout='constrained', facecolor='white', **kwargs)[1]
 
+# %% ../nbs/33_calibrate.ipynb #2873a730
 def plot_reliability(
     ev, # An `Evaluation`, or predictions with one row a photo
     bins:int=15, # Of equally many photos, as in `calibration_error`
@@ -190,6 +193,7 @@ def mark_sure(
     res.insert(res.columns.get_loc('confidence')+1, 'sure', (preds['confidence'] >= threshold) & ok)
     return res
 
+# %% ../nbs/33_calibrate.ipynb #61203766
 def sort_alone(
     preds:pd.DataFrame, # Labelled predictions that the threshold was not picked on: the test rows
     threshold:float # From `pick_threshold`

@@ -28,6 +28,7 @@ def _parts(model):
         return (model.model, list(model.dls.vocab), l.size, l.resize, *norm_stats(model.dls))
     return model.model, model.vocab, model.size, model.resize, model.config['mean'], model.config['std']
 
+# %% ../nbs/35_cam.ipynb #dee1f71e
 def _grad_cam(net, x, y):
     "Maps of a batch `x` for the classes `y`, None for those predicted"
     with torch.enable_grad(), hook_output(net[0], detach=False) as hook:

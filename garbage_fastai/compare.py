@@ -51,6 +51,7 @@ def difference(self:Comparison) -> float:
     "Accuracy of the second less that of the first: above 0 where the second is better"
     return (self.only_b-self.only_a)/self.n
 
+# %% ../nbs/34_compare.ipynb #240ff70c
 @patch(as_prop=True)
 def difference_ci95(self:Comparison) -> tuple:
     "95% interval of the difference, for paired photos (Bonett and Price 2012)"
@@ -66,11 +67,15 @@ def pvalue(self:Comparison) -> float:
 
 # %% ../nbs/34_compare.ipynb #cbf7b2e0
 def _percent(x): return f'{100*x:.1f}%'
+
 def _points(x): return f'{100*x:+.1f}'
+
 def _counts(c, names):
     return f'{c.n} photos: {c.both} both right, {c.only_a} only {names[0]}, {c.only_b} only {names[1]}, {c.neither} neither'
+
 def _p(p): return 'p < 0.001' if p < .001 else f'p = {p:.3f}' if p < .1 else f'p = {p:.2f}'
 
+# %% ../nbs/34_compare.ipynb #6dbf768e
 @patch(as_prop=True)
 def verdict(self:Comparison) -> str:
     "One sentence in words"
@@ -82,6 +87,7 @@ def verdict(self:Comparison) -> str:
         return f'No evidence of a difference: with {self.n} photos it may be anything {span}.'
     return f'{self.names[self.difference > 0]} is better on photos of this kind: the difference is probably {span}.'
 
+# %% ../nbs/34_compare.ipynb #fb21c58d
 @patch
 def __repr__(self:Comparison):
     accs = [f'{name}: {_percent(acc)} right (95% interval {_percent(lo)} to {_percent(hi)})'
@@ -92,6 +98,7 @@ def __repr__(self:Comparison):
         f'McNemar {_p(self.pvalue)}',
         self.verdict, *(f'Note: {o}' for o in self.notes)])
 
+# %% ../nbs/34_compare.ipynb #dc21a7f1
 @patch
 def _repr_markdown_(self:Comparison):
     a,b = (o.replace('|', '\\|') for o in self.names)
@@ -119,6 +126,7 @@ def _tested(preds, name):
                             right=(t['predicted'].astype(str) == t['label']).array))
     return res if 'sha256' not in t else res.assign(sha256=t['sha256'].fillna('').astype(str).array)
 
+# %% ../nbs/34_compare.ipynb #ca76039f
 def _place(path): return '/'.join(path.replace('\\', '/').split('/')[-2:])
 
 # %% ../nbs/34_compare.ipynb #a8f1664d
@@ -132,6 +140,7 @@ def _same_paths(a, b):
     "Whether two tables speak of the same folder, so that a path means the same file in both"
     return bool(set(a['path']) & set(b['path']))
 
+# %% ../nbs/34_compare.ipynb #5cd0654a
 def _contents(tables):
     "For each table the content of its photos, as SHA-256; None where it is not known for all"
     if all('sha256' in t and (t['sha256'] != '').all() for t in tables):
@@ -142,6 +151,7 @@ def _contents(tables):
 
 _BY_NAME = 'photos are matched by class and file name alone, since their contents are not known'
 
+# %% ../nbs/34_compare.ipynb #95b01319
 def _matched(a, b):
     "The two tables with an index that is the same for the same photo; a note where that is less than sure; and whether names decide"
     known,same = 'sha256' in a and 'sha256' in b, _same_paths(a, b)
@@ -161,6 +171,7 @@ def _once(t, name):
     t = t[~t.index.isin(odd)]
     return t[~t.index.duplicated()], notes
 
+# %% ../nbs/34_compare.ipynb #09738fa2
 def _agreeing(a, b, names, strict):
     "The photos that both were tested on under one label, and notes about the others; `strict`: there must be none"
     shared = a.index[a.index.isin(b.index)]
@@ -185,12 +196,12 @@ def _compare(a, b, names, notes=(), mend='compare predictions of the same photos
     if len(only[0]) or len(only[1]):
         n = len(shared)
         notes = [f'only the {n} photo{"s" if n > 1 else ""} that both were tested on count; {len(only[0])} '
-                 f'were tested by {names[0]} alone and '
-                 f'{len(only[1])} by {names[1]} alone', *notes]
+                 f'were tested by {names[0]} alone and {len(only[1])} by {names[1]} alone', *notes]
     r,s = a.loc[shared, 'right'].to_numpy(bool), b.loc[shared, 'right'].to_numpy(bool)
     for o in notes: warnings.warn(o, GarbageWarning, stacklevel=3)
     return Comparison((r&s).sum(), (r&~s).sum(), (~r&s).sum(), (~r&~s).sum(), names, notes)
 
+# %% ../nbs/34_compare.ipynb #251778e1
 def _check_places(a, b, names):
     "Where photos are matched by name, a photo with two labels has two names: refuse what would only lose it"
     a,b = (o.assign(place=[_place(p) for p in o['path']]) for o in (a, b))
@@ -200,9 +211,9 @@ def _check_places(a, b, names):
     if not len(moved): return
     m,more = moved.iloc[0],f', and {len(moved)-1} more' if len(moved) > 1 else ''
     raise ValueError(f'the labels disagree: {m["place"]} is {m["label_x"]} in {names[0]} and {m["label_y"]} in '
-                     f'{names[1]}{more}: '
-                     'test both models with the same labels')
+                     f'{names[1]}{more}: test both models with the same labels')
 
+# %% ../nbs/34_compare.ipynb #217f7a9e
 def compare_predictions(
     a:pd.DataFrame, # Predictions of the first model, one row a photo; the test rows
     b:pd.DataFrame, # Predictions of the second, of the same photos, wherever they lie
@@ -223,6 +234,7 @@ def _read_parts(file):
     raw = read_text_csv(file)
     return splits.assign(sha256=raw['sha256'].to_numpy() if 'sha256' in raw else '')
 
+# %% ../nbs/34_compare.ipynb #0dfd51ab
 def _read_run(run):
     "Name, tested photos, all photos, and config of a run folder"
     run = Path(run)
@@ -255,6 +267,7 @@ def _fair(tested, learned, name):
     k = tested.index[twice].nunique()
     return tested[~twice], [_left_out(k, f'of {name} in its test part as well as in train or valid')] if k else []
 
+# %% ../nbs/34_compare.ipynb #8dcb48ce
 _NO_RECIPE = set('data split device classes precision precision_used split_hash photos bad_files versions '
                  'started lr_found seconds'.split())
 

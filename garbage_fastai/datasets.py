@@ -88,11 +88,10 @@ class KnownDataset(NamedTuple):
 # %% ../nbs/17_datasets.ipynb #2005e6d3
 _trashnet = 'https://github.com/garythung/trashnet'
 _trashnet_lists = [f'one-indexed-files-notrash_{part}.txt' for part in ('train', 'val', 'test')]
-
 _known = [
     KnownDataset('trashnet', 'TrashNet', _trashnet, 'MIT', 'Gary Thung and Mindy Yang, Classification of Trash '
-                                                           'for '
-            'Recyclability Status, Stanford CS 229, 2016', ('dataset-resized.zip',),
+                                                           'for Recyclability Status, Stanford CS '
+                                                           '229, 2016', ('dataset-resized.zip',),
             f'{_trashnet}/raw/master/data/dataset-resized.zip', 'dataset-resized',
             dict(cardboard=403, glass=501, metal=410, paper=594, plastic=482, trash=137),
             {f: f'{_trashnet}/raw/master/data/{f}' for f in _trashnet_lists}),
@@ -115,6 +114,8 @@ _known = [
                     'Fat Hen': 475, 'Loose Silky-bent': 654, 'Maize': 221, 'Scentless Mayweed': 516,
                     'Shepherds Purse': 231, 'Small-flowered Cranesbill': 496, 'Sugar beet': 385}),
     KnownDataset('sample', 'Drawn sample', '', 'as this package', 'no citation: this package draws the photos')]
+
+# %% ../nbs/17_datasets.ipynb #203853a5
 _kaggle = _known[0]._replace(name='garbage-classification', title='Kaggle copy of TrashNet', url='',
                              archives=('garbage-classification.zip',),
             home='https://www.kaggle.com/datasets/asdasdasasdas/garbage-classification',
@@ -129,8 +130,8 @@ def dataset_info(
     if name in DATASETS: return DATASETS[name]
     near = difflib.get_close_matches(name.lower(), DATASETS, 1)
     hint = f"did you mean '{near[0]}'? " if near else ''
-    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; "
-                     'your own photos are given as the path of a folder or of an archive')
+    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; your own "
+                     "photos are given as the path of a folder or of an archive")
 
 # %% ../nbs/17_datasets.ipynb #6d0a628d
 def count_classes(
@@ -149,6 +150,7 @@ def _dirs(folder, depth=4):
         yield from level
         level = sorted(s for d in level for s in d.iterdir() if s.is_dir() and not is_hidden(s.name))
 
+# %% ../nbs/17_datasets.ipynb #44f940e0
 def find_class_root(
     folder:str|Path, # Where to begin
     classes=() # Names of the class folders if they are known: the first folder that has them all is taken
@@ -159,8 +161,7 @@ def find_class_root(
     homes = Counter(os.path.normpath(os.path.dirname(p)) for p,_ in find_images(folder))
     if not homes:
         raise ValueError(f'{folder} holds no photos: it should have one sub-folder for each class, with the '
-                         'photos '
-                         'of that class in it')
+                         'photos of that class in it')
     top = Path(os.path.commonpath(homes))
     if top == folder or str(top) not in homes: return top
     inside = Counter()
@@ -187,6 +188,7 @@ def _inside(folder, ds):
     found += [f for f in folders if any(_has_classes(d, ds.counts) for d in _dirs(f, 1))]
     return found[0] if found else None
 
+# %% ../nbs/17_datasets.ipynb #e8a400c7
 def local_copy(
     ds:KnownDataset, # As from `dataset_info`
     data:str|Path|None=None # An archive, a folder that holds it, or its unpacked folder; nothing else is looked at if given
@@ -207,20 +209,19 @@ def local_copy(
 # %% ../nbs/17_datasets.ipynb #88848b2f
 def _save_url(url, path, progress, timeout):
     "Save what `url` gives to `path`; every way to fail is an `OSError`"
-    from http.client import HTTPException
-    from urllib.request import Request, urlopen
-    with urlopen(Request(url, headers={'User-Agent': 'garbage_fastai'}), timeout=timeout) as src, open(path, 'wb') as out:
-        size,block = int(src.headers.get('Content-Length') or 0), 2**16
-        blocks = iter(lambda: src.read(block), b'')
-        if progress and size:
-            from fastprogress.fastprogress import progress_bar  # here, since few runs need it
-            blocks = progress_bar(blocks, total=-(-size//block))
-        try:
-            for chunk in blocks: out.write(chunk)
-        except HTTPException as e: raise OSError(f'the connection broke: {type(e).__name__}') from None
-        if size and out.tell() != size:
-            raise OSError(f'the connection broke after {out.tell():,} of {size:,} bytes')
+    from pooch import HTTPDownloader  # here, since few runs need it
+    fetch = HTTPDownloader(progressbar=bool(progress), headers={'User-Agent': 'garbage_fastai'}, timeout=timeout)
+    fetch(url, str(path), None)
 
+def _why_not(e):
+    "Why a download failed, in a few words"
+    text = str(e)
+    if (response := getattr(e, 'response', None)) is not None: return f'HTTP error {response.status_code}'
+    if m := re.search(r'IncompleteRead\((\d+) bytes read, (\d+) more', text):
+        return f'the connection broke after {int(m[1]):,} of {int(m[1])+int(m[2]):,} bytes'
+    return 'timed out' if 'timed out' in text.lower() else e.strerror or text.split(': ')[-1].strip('")\' ')
+
+# %% ../nbs/17_datasets.ipynb #324123b2
 def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeout=10):
     "Download `url` to `dest`, or say in one line how else to come by it"
     tmp = dest.with_name(f'.{dest.name}.{secrets.token_hex(4)}')
@@ -235,15 +236,13 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise write_error(dest.parent, e) from None
-        why = f'HTTP error {e.code}' if hasattr(e, 'code') else e.strerror or str(getattr(e, 'reason', e))
-        if hasattr(e, 'close'): e.close()  # an HTTP error holds the connection
-        raise ConnectionError(f'cannot download {what} ({why}): {where}, or set GARBAGE_FASTAI_DATA to the '
-                              'folder that '
-                              'holds it') from None
+        raise ConnectionError(f'cannot download {what} ({_why_not(e)}): {where}, or set GARBAGE_FASTAI_DATA to the '
+                              'folder that holds it') from None
     finally:
         with suppress(OSError): tmp.unlink()
     return dest
 
+# %% ../nbs/17_datasets.ipynb #b3ddc359
 def get_data_file(
     ds:KnownDataset, # As from `dataset_info`
     name:str, # One of `ds.files`
@@ -275,6 +274,7 @@ def _drawn_sample(dest):
     try: return folder if folder.is_dir() else sample.draw_sample(folder)  # it appears in one step as well
     except OSError as e: raise write_error(dest, e) from None
 
+# %% ../nbs/17_datasets.ipynb #3886825e
 def compare_counts(
     found:dict, # Class name -> number of photos, as from `count_classes`
     expected:dict # The same, as it should be
@@ -303,6 +303,7 @@ def _unpack_npz(src, dest, classes):
         for f in tmp.glob('.[0-9]*'): shutil.rmtree(f)
     return dest
 
+# %% ../nbs/17_datasets.ipynb #8888f1b4
 def _known_dataset(name, data, dest, progress):
     ds = dataset_info(name)
     if ds.name == 'sample': return _drawn_sample(dest), ds
@@ -316,6 +317,7 @@ def _known_dataset(name, data, dest, progress):
         src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))
     return find_class_root(src, ds.counts), ds
 
+# %% ../nbs/17_datasets.ipynb #0e88ee51
 def get_dataset(
     name:str|Path, # A key of `DATASETS`, such as 'trashnet' or 'sample', or the path of a folder or an archive (./sample is a folder)
     data:str|Path|None=None, # Where a known dataset lies, instead of searching: its archive, a folder with it, or it unpacked

@@ -32,6 +32,7 @@ def _alike_blocks(hashes, bits):
         i,j = i[i < j],j[i < j]
         yield at[i+start],at[j+start],n[i,j]
 
+# %% ../nbs/19_duplicates.ipynb #e616e480
 def alike_hashes(
     hashes:list, # 64-bit hashes as 16 hexadecimal digits, as in the column `dhash`; '' takes no part
     bits:int=12 # Greatest number of bits in which a pair may differ
@@ -80,6 +81,7 @@ def _best_shift(x, ref, around, reach):
     shifts = [(around[0]+down, around[1]+right) for down,right in steps]
     return max(shifts, key=lambda shift: (np.abs(_shift(x, *shift)-ref) < 8).sum())
 
+# %% ../nbs/19_duplicates.ipynb #5246aa06
 def _align(x, ref):
     "`x` in the light and at the place of `ref`, and by how much it was moved"
     grey,grey_ref = _match_light(x, ref).mean(-1),ref.mean(-1)
@@ -103,6 +105,7 @@ def _inside(shift):
     res[max(0,down):h+min(0,down), max(0,right):w+min(0,right)] = True
     return res
 
+# %% ../nbs/19_duplicates.ipynb #7dc55a50
 def _gap(low, high, low2, high2):
     "By how much the ranges of two photos miss each other, for each pixel and channel; uint8"
     return np.maximum(np.maximum(low, high2)-high2, np.maximum(low2, high)-high)
@@ -146,6 +149,7 @@ _SHARED = 8   # photos that make a common background
 
 def _some(rows, n): return rows[np.linspace(0, len(rows)-1, min(n, len(rows))).astype(int)]
 
+# %% ../nbs/19_duplicates.ipynb #037504b5
 def _place_all(thumbs, a, b):
     "For each photo the number of its view, -1 for none, and how it lies there; `a` and `b` are pairs that look alike"
     n,k = len(thumbs),0
@@ -161,6 +165,7 @@ def _place_all(thumbs, a, b):
         left[list(found) or near] = False
         k += bool(found)
 
+# %% ../nbs/19_duplicates.ipynb #c37f8fc4
 def _fitting(thumbs, near, rows):
     "Which of `rows` lie on the common background of `near`, and how; none, if they have none in common"
     some = _View(thumbs[_some(near, 32)])
@@ -186,6 +191,7 @@ def drop_background_pairs(
         keep[i] = _nothing_differs(placed[a[i]], placed[b[i]])
     return pairs[keep]
 
+# %% ../nbs/19_duplicates.ipynb #e8d4dc50
 def _nothing_differs(one, other):
     (range1,noise1),(range2,noise2) = one,other
     return _gap(*range1, *range2).max() <= max(16, 8*noise1, 8*noise2)
@@ -217,6 +223,7 @@ def _alike_pairs(hashes, paths, bits, cosine, embed):
     pairs = pd.DataFrame(np.concatenate(found), columns=['a','b','bits','cosine'])
     return pairs.astype(dict(a=int, b=int, bits=int))
 
+# %% ../nbs/19_duplicates.ipynb #bcf85dfa
 def _settle(pairs, paths, cosine, embed):
     "Decide about likenesses next to the threshold by `embed`, which is exact"
     close = (pairs['cosine']-cosine).abs() <= _CLOSE
@@ -301,8 +308,8 @@ def release_groups(
     for c in freed:
         size,groups = had.loc[c]
         warn(f"class '{c}': its {size} photos are nearly the same ({groups} group{'s' if groups>1 else ''}), "
-             "so they are dealt one by one: "
-             'its figures tell how well scenes are known that were learned from', GarbageWarning, stacklevel=2)
+             "so they are dealt one by one: its figures tell how well scenes are known that were "
+             "learned from", GarbageWarning, stacklevel=2)
     return table.assign(group=np.where(table['label'].isin(freed), res['group'], table['group']))
 
 # %% ../nbs/19_duplicates.ipynb #0fa6c15a

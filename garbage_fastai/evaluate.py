@@ -41,6 +41,7 @@ def _macro_f1(tp, actual, predicted):
     f1, present = 2*tp/np.maximum(actual+predicted, 1), actual > 0
     return (f1*present).sum(-1) / np.maximum(present.sum(-1), 1)
 
+# %% ../nbs/32_evaluate.ipynb #066b6d2b
 def macro_f1_interval(
     cm:np.ndarray, # Confusion matrix, (classes, classes), rows are the actual class
     n_boot:int=2000, # How many resamples: the ends are then steady to about a tenth of their distance
@@ -62,6 +63,7 @@ def _class_index(names, vocab, paths, what):
                          f'({", ".join(vocab)})')
     return idx
 
+# %% ../nbs/32_evaluate.ipynb #c1fadd0e
 class Evaluation:
     "Accuracy, per-class figures, confusions, losses and plots from one predictions table"
     def __init__(self,
@@ -112,8 +114,8 @@ class Evaluation:
         bad = ~(abs(probs.sum(1) - 1) < .02)  # also true for NaN
         if bad.any():
             at = int(bad.argmax())
-            raise ValueError(f'the probabilities of {rows["path"][at]} sum to {probs[at].sum():.2f}, not 1: '
-                             f'is a column of {", ".join(cols[:8])} no class? Name the classes with vocab=[...]')
+            raise ValueError(f'the probabilities of {rows["path"][at]} sum to {probs[at].sum():.2f}, not 1: is '
+                             f'a column of {", ".join(cols[:8])} no class? Name the classes with vocab=[...]')
         return probs
 
     @classmethod
@@ -140,6 +142,7 @@ def __repr__(self:Evaluation):
     lo, hi = self.accuracy_ci95
     return f'Evaluation: {_percent(self.accuracy)} right ({_percent(lo)} to {_percent(hi)}) of {self.n} photos, macro F1 {self.macro_f1:.3f}'
 
+# %% ../nbs/32_evaluate.ipynb #9a8b625c
 @patch
 def _repr_markdown_(self:Evaluation):
     f_lo, f_hi = self.macro_f1_ci95
@@ -147,9 +150,8 @@ def _repr_markdown_(self:Evaluation):
     splits = ' (' + ', '.join(f'{n} {s}' for s,n in self.splits.items() if s) + ')' if any(self.splits) else ''
     left = f'\n\nLeft out: {self.n_bad} unreadable, {self.n_unlabelled} without a label.' if self.n_bad or self.n_unlabelled else ''
     return (f'| | value | 95% interval |\n|---|---|---|\n| accuracy | **{_percent(self.accuracy)}** | '
-            f'{_percent(lo)} to {_percent(hi)} |\n'
-            f'| macro F1 | {self.macro_f1:.3f} | {f_lo:.3f} to {f_hi:.3f} |\n\n{self.n} photos{splits}, '
-            f'{len(self.vocab)} classes.{left}')
+            f'{_percent(lo)} to {_percent(hi)} |\n| macro F1 | {self.macro_f1:.3f} | {f_lo:.3f} to {f_hi:.3f} '
+            f'|\n\n{self.n} photos{splits}, {len(self.vocab)} classes.{left}')
 
 # %% ../nbs/32_evaluate.ipynb #79074551
 @patch(as_prop=True)
@@ -162,6 +164,7 @@ def accuracy_ci95(self:Evaluation) -> tuple:
     "95% Wilson interval of the accuracy"
     return wilson_interval(int((self.y_true == self.y_pred).sum()), self.n)
 
+# %% ../nbs/32_evaluate.ipynb #1457a5fc
 @patch
 def confusion_matrix(self:Evaluation) -> np.ndarray:
     "Counts, (classes, classes): rows are the actual class, columns the predicted one, both in the order of `vocab`"
@@ -175,6 +178,7 @@ def macro_f1(self:Evaluation) -> float:
     cm = self.confusion_matrix()
     return float(_macro_f1(cm.diagonal(), cm.sum(1), cm.sum(0)))
 
+# %% ../nbs/32_evaluate.ipynb #f81cdbd7
 @patch(as_prop=True)
 def macro_f1_ci95(self:Evaluation) -> tuple:
     "95% bootstrap interval of macro F1"

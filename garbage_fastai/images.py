@@ -51,6 +51,8 @@ _MAGIC = ((b'\xff\xd8\xff','JPEG'), (b'\x89PNG\r\n\x1a\n','PNG'), (b'GIF87a','GI
     (b'\0\0\0\x0cjP  ','JPEG2000'), (b'\xff\x4f\xff\x51','JPEG2000'))
 _RAW = 'camera RAW file: export it as JPEG or PNG'
 _ARCHIVE = 'not an image (archive): unpack it'
+
+# %% ../nbs/11_images.ipynb #20042ee0
 _VIDEO = 'not an image (video): save frames of it as JPEG'
 _OTHERS = ((b'%PDF', 'not an image (PDF document): save its pictures as JPEG or PNG'),
            (b'PK\3\4', 'not an image (ZIP archive): unpack it'),
@@ -71,7 +73,10 @@ def _is_text(head):
     except UnicodeDecodeError: return False
     return all(c.isprintable() or c.isspace() for c in text)
 
-def picture_format(head):
+# %% ../nbs/11_images.ipynb #e169469e
+def picture_format(
+    head:bytes # The first bytes of a file, `HEAD_BYTES` or fewer
+) -> str: # Such as 'JPEG'
     "The format that the first bytes of a file show; what is not a picture to read is named by an `ImageProblem`"
     if head[:4] == b'II*\0' and head[8:10] == b'CR': raise ImageProblem(_RAW)
     for magic,fmt in _MAGIC:
@@ -104,8 +109,10 @@ def picture_format(head):
 # %% ../nbs/11_images.ipynb #7eb0c050
 HEAD_BYTES = 512 # Bytes that tell what a file is
 
-def file_size(path):
-    "Size of the plain file at `path` in bytes; an `ImageProblem` names what stands there instead"
+def file_size(
+    path:str|os.PathLike # A file
+) -> int: # Bytes
+    "Size of a plain file; an `ImageProblem` names what stands there instead"
     try: st = os.stat(path)
     except FileNotFoundError:
         if os.path.islink(path):
@@ -121,8 +128,11 @@ def file_size(path):
     if not stat.S_ISREG(st.st_mode): raise ImageProblem('is a device, not a file')
     return st.st_size
 
-def read_picture(path):
-    "All bytes of the picture file at `path`"
+# %% ../nbs/11_images.ipynb #4be79f83
+def read_picture(
+    path:str|os.PathLike # A picture file
+) -> bytes:
+    "All bytes of a picture file; what is none is told by its first bytes, before the rest is read"
     size = file_size(path)
     try:
         with open(path, 'rb') as f:
@@ -163,6 +173,7 @@ def _cut_short(data, fmt):
         return i > n or i < n
     return False
 
+# %% ../nbs/11_images.ipynb #d5bec1bc
 def _why(e, data, fmt):
     "The reason for a person from the exception `e` that decoding raised"
     if isinstance(e, MemoryError): return 'not enough memory to decode it: save it smaller'
@@ -190,6 +201,8 @@ class _Switches:
             if not self.inside: ImageFile.LOAD_TRUNCATED_IMAGES,Image.MAX_IMAGE_PIXELS = self.were
 
 _switches = _Switches()
+
+# %% ../nbs/11_images.ipynb #aeee389d
 # A lock that another thread held at a fork would stay locked in the child
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_switches.__init__)
 
@@ -213,6 +226,7 @@ def _bits(im):
         return 16 if im.format == 'PPM' else 15 if tags.get(258) == (16,) else 0 # 15 in a signed 16-bit TIFF
     return 0
 
+# %% ../nbs/11_images.ipynb #e11657f0
 def _grey8(
     a,      # Array of grey values, any number type
     bits=0, # White is `2**bits-1`; 0: the values tell
@@ -275,6 +289,7 @@ def _check_pixels(im):
         raise ImageProblem(f'too many pixels: {w}x{h}, the limit is {MAX_PIXELS//10**6} megapixels; save it '
                            'smaller')
 
+# %% ../nbs/11_images.ipynb #b9aa34c4
 def _upright(
     im,         # From a reader, not loaded yet; or a loaded copy of a picture
     depth=8,    # See `_rgb`
@@ -299,8 +314,12 @@ def _upright(
     exif = next((o for o in (turn, told, im.info.get('original_orientation')) if o in _TURNS), 1)
     return out, dict(mode=mode, width=h if turn > 4 else w, height=w if turn > 4 else h, exif=exif)
 
-def decode_image(data, draft=None):
-    "The picture in the bytes `data` as upright RGB, and a dict of what the file says about it"
+# %% ../nbs/11_images.ipynb #972038c5
+def decode_image(
+    data:bytes, # Of a picture file
+    draft:tuple|None=None # Height and width that are enough: see `open_image`
+) -> tuple: # The picture, upright and in RGB; a dict of what the file says of it
+    "Decode the bytes of a picture"
     fmt = picture_format(data[:HEAD_BYTES])
     if fmt in ('JPEG', 'PNG') and _cut_short(data, fmt): raise ImageProblem(_TRUNCATED)
     try:
@@ -322,6 +341,7 @@ def _png_depth(im):
     clear = im.info.get('transparency')
     return 16 if isinstance(clear, tuple) and max(clear) > 255 else 8
 
+# %% ../nbs/11_images.ipynb #67210279
 def _from_picture(im):
     "The `PIL.Image` `im` as upright RGB; `im` itself stays as it is"
     _check_pixels(im)
@@ -358,6 +378,7 @@ def _from_array(a):
     _check_pixels(im)
     return _rgb(im)
 
+# %% ../nbs/11_images.ipynb #cb27cebd
 def _is_tensor(o): return hasattr(o, 'detach') and hasattr(o, 'permute')
 
 def _from_tensor(t):
@@ -387,6 +408,7 @@ def _bytes_of(path):
         raise TypeError("open_image takes a file open in binary mode, not in text mode: open it with 'rb'")
     return bytes(data)
 
+# %% ../nbs/11_images.ipynb #689f35a8
 def open_image(
     path,       # Path of a file; its bytes; a file open for reading in binary, such as an upload; a `PIL.Image`; an array; or a tensor
     draft=None, # (width, height) in pixels that is enough: a JPEG is decoded at 1/2, 1/4 or 1/8 size, not below it; None: in full
@@ -418,6 +440,7 @@ def _pad(img, w, h):
 
 def _fastai_squish(img, w, h): return img.resize((w,h), Image.Resampling.BILINEAR)
 
+# %% ../nbs/11_images.ipynb #67a888bb
 def _fastai_crop(img, w, h):
     m = min(img.width/w, img.height/h)
     cw,ch = int(m*w),int(m*h)
@@ -427,6 +450,7 @@ def _fastai_crop(img, w, h):
 _RESIZERS = dict(squish=_squish, crop=_crop, pad=_pad) | {'fastai-squish':_fastai_squish,
                                                           'fastai-crop':_fastai_crop}
 
+# %% ../nbs/11_images.ipynb #e1ed75b1
 def presize_image(
     img, # What `open_image` takes: a path, bytes, a file object, a `PIL.Image`, an array or a tensor
     size:tuple, # Height and width in pixels

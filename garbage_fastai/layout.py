@@ -65,8 +65,8 @@ def _doubt(dirs):
               and {'train'} < {folder_part(o) for o in inside[t]} <= _PARTS]
     if halves and _split_level(dirs) is None:
         return (f"{halves[0]} holds the parts of a split, {' and '.join(sorted(inside[halves[0]]))}, and "
-                f"{sorted(tops-set(halves))[0]} does not: "
-                "arrange all classes alike, or name each photo's part in a CSV file with --split")
+                f"{sorted(tops-set(halves))[0]} does not: arrange all classes alike, or name each photo's "
+                "part in a CSV file with --split")
     parts = {t for t in tops if folder_part(t)}
     train = next((t for t in sorted(parts-direct) if folder_part(t) == 'train'), None)
     if train is None or parts == tops: return ''
@@ -75,8 +75,8 @@ def _doubt(dirs):
     if not (shared or alone): return ''
     odd,beside = sorted(tops-parts)[0], f' and {shared[0]}' if shared else ''
     return (f"{train}{beside} look like the parts of a split, and beside them lies {odd}: take {odd} out if it "
-            "is no class, or "
-            f"give the folder {train} alone, or name each photo's class in a CSV file with --labels")
+            f"is no class, or give the folder {train} alone, or name each photo's class in a CSV file with "
+            "--labels")
 
 # %% ../nbs/13_layout.ipynb #cf7fa266
 def _rest(dirs):
@@ -90,6 +90,7 @@ def _rest(dirs):
         return 0 if name in known else n  # a part with photos of one class only
     return {top: skip(top) for top in by_top}
 
+# %% ../nbs/13_layout.ipynb #ad9866e7
 def _given_split(dirs):
     "The `Place` of photos in folders `train/class`, `valid/class` and so on"
     skip = _rest([d for d in dirs if d])
@@ -146,14 +147,15 @@ def _some_names(names):
     odd = same or any(unicodedata.category(c) == 'Cf' for o in names for c in o)
     return ' and '.join(map(ascii if odd else repr, names))
 
+# %% ../nbs/13_layout.ipynb #36d484ca
 def warn_twins(
     names # Of classes
 ):
     "Warn of classes whose names differ only in what one easily overlooks"
     for twins in twin_names(names):
         warnings.warn(f"classes {_some_names(twins)} differ only in capitals, blanks or the form of an accent, "
-                      "and are taken for "
-                      f"{len(twins)} classes: give their folders one name if they are one", GarbageWarning,
+                      f"and are taken for {len(twins)} classes: give their folders one name if "
+                      "they are one", GarbageWarning,
                       stacklevel=2)
 
 # %% ../nbs/13_layout.ipynb #a28c8882
@@ -174,6 +176,7 @@ def safe_name(
 # %% ../nbs/13_layout.ipynb #e844e88f
 def _disk_key(name): return unicodedata.normalize('NFC', unicodedata.normalize('NFC', name).casefold())
 
+# %% ../nbs/13_layout.ipynb #e95e365c
 def folder_names(
     classes # All classes of a model, so that the same class always gets the same folder
 ) -> dict: # Class -> name of its folder; no two are the same on any disk

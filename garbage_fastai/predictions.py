@@ -30,6 +30,7 @@ def probability_column(
     cls = str(cls)
     return f'p_{cls}' if _core(cls) in RESERVED_COLUMNS else cls
 
+# %% ../nbs/30_predictions.ipynb #2af65431
 def class_name(
     column:str # Name of a probability column
 ) -> str: # Name of the class
@@ -45,6 +46,7 @@ def is_unlabelled(
     if 'given' not in table: return pd.Series(False, table.index)
     return (table['label'] == '') & table['given'].isin(['valid','test'])
 
+# %% ../nbs/30_predictions.ipynb #b5647c4f
 def warn_strays(
     table:pd.DataFrame # One row a photo, with `path` and `label`
 ):
@@ -122,7 +124,6 @@ def write_submission(
 # %% ../nbs/30_predictions.ipynb #d2d340c2
 import pandas as pd
 from .core import tidy_table
-
 MATERIALS = {'boxes':'cardboard', 'box':'cardboard', 'cardboard boxes':'cardboard', 'carton':'cardboard',
              'glass bottles':'glass', 'glass bottle':'glass', 'jar':'glass',
              'soda cans':'metal', 'crushed soda cans':'metal', 'cans':'metal', 'can':'metal',
@@ -201,6 +202,7 @@ def bin_predictions(
     reasons = preds['reason'].tolist() if 'reason' in preds else ['']*len(preds)
     return assemble_predictions(t, probs, reasons, vocab)
 
+# %% ../nbs/30_predictions.ipynb #c8b2df10
 def _checked(bins, materials):
     "Material -> bin, for each of the materials exactly one"
     twice = bins['material'][bins['material'].duplicated()]

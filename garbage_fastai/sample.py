@@ -26,6 +26,7 @@ def _stretch(g, n):
     t = (x-i)[:,None]
     return g[i]+(g[i+1]-g[i])*(t*t*(3-2*t))
 
+# %% ../nbs/16_sample.ipynb #a083f857
 class _Scene:
     "A photo in the making: pixels `img`, object coordinates `u`,`v`, a lamp and one source of chance"
     def __init__(self,
@@ -137,6 +138,7 @@ def _concrete(sc):
     c = .95+.35*sc.noise(3, 6, keep=.7)-.4*(sc.noise(50, 1) > .46)
     return _color(sc.rng, .45, .9, [(.1, .05, .7)])*c[...,None]
 
+# %% ../nbs/16_sample.ipynb #f620ecfd
 def _grass(sc):
     rng,(h,w),n = sc.rng,sc.u.shape,1100
     base,lean = _color(rng, .35, .6, [(.25, .55, .5), (.3, .6, .4), (.15, .4, .6)]),rng.uniform(-.5, .5)
@@ -148,6 +150,7 @@ def _grass(sc):
     for e,c in zip(ends, cols): line(e, tuple(c), max(1, round(.018/sc.px)))
     return np.asarray(im, np.float32)/255
 
+# %% ../nbs/16_sample.ipynb #2c989b91
 def _cloth(sc):
     rng,t = sc.rng,sc.place(0, 0, sc.rng.uniform(0, 3), 1, 9)
     a,b,k = _color(rng),_color(rng),rng.uniform(6, 20)
@@ -195,6 +198,7 @@ def _turned(u, v, profile, tilt=0.):
         if tilt: t = v-tilt*r*np.sqrt(1-q*q)   # seen a little from above, level rings sag into ellipses
     return q,t,r,np.minimum(r-np.abs(u), 1-np.abs(t))
 
+# %% ../nbs/16_sample.ipynb #5b8c3f2b
 def _round(sc, q):
     return .4+.7*np.clip(q*sc.lamp[0]+np.sqrt(1-q*q)*sc.lamp[2], 0, 1)   # light on a turned surface
 
@@ -212,6 +216,7 @@ def _folds(sc, u, v, n=7, size=1., warp=.25):
         h += np.abs(t-np.round(t))*(sc.rng.uniform(.3, 1)/f)
     return (h-h.mean())/n**.5
 
+# %% ../nbs/16_sample.ipynb #a880957c
 def _mirror(sc, q, contrast=1.):
     "What a curved mirror shows at direction `q` (-1..1): a dark room with bright windows"
     y = sc.rng.uniform(.12, .75, 12)
@@ -224,6 +229,7 @@ def _lettering(rng, s, t, rows, cols):
     i,j = np.clip(t*rows, 0, rows-.01).astype(np.int32),np.clip(s*cols*3, 0, cols*3-.01).astype(np.int32)
     return ink[i,j]&(np.abs(t*rows-i-.5) < .27)&(s > 0)&(s < 1)
 
+# %% ../nbs/16_sample.ipynb #157c5a0c
 def _label(sc, s, t):
     "A printed design on the square 0..1: a band or stripes, a badge and some words"
     rng = sc.rng
@@ -275,6 +281,7 @@ def _bottle(sc, glass):
     sc.paint(c*lit[...,None]*(_mirror(sc, q, .6)*1.3 if crown else 1),
              sc.edge(_upright(u, v, w, -1.03, tall-1.03)))
 
+# %% ../nbs/16_sample.ipynb #c1383980
 def _jar(sc, glass):
     "A wide jar or tub, seen from a little above, with a lid or open"
     rng,u,v,b,tilt = sc.rng,sc.u,sc.v*1.25,sc.rng.uniform(.45, .65),sc.rng.uniform(.1, .3)
@@ -319,6 +326,7 @@ def _shards(sc):
         col = sc.behind(rng.normal(0, .08), rng.normal(0, .08))*tint+glare[...,None]
         sc.put(col*(1-.5*_gauss(d, .035, .02))[...,None]+_gauss(d, .008, .01)[...,None]*(.3+.3*tint), d, .05)
 
+# %% ../nbs/16_sample.ipynb #170e27a3
 def _bag(sc):
     "A thin plastic bag with handles"
     rng,u,v,op = sc.rng,sc.u,sc.v,sc.rng.uniform(.4, .95)
@@ -330,6 +338,7 @@ def _bag(sc):
     sc.shadow(sc.edge(d), .08, .4)
     sc.paint(sc.shade(col, h*1.6+.2*np.sqrt(np.clip(d, 0, .3)), .7, 30), sc.edge(d)*op)
 
+# %% ../nbs/16_sample.ipynb #4847fb86
 def _jug(sc):
     "A detergent bottle or milk jug: opaque, with a handle"
     rng,u,v,b,s,x = sc.rng,sc.u,sc.v,sc.rng.uniform(.36, .5),sc.rng.uniform(-.6, -.35),sc.rng.uniform(-.05, .1)
@@ -374,6 +383,7 @@ def _can(sc):
             sc.paint(tint*_mirror(sc, u/rim+.5*v, .8), sc.edge(up))
             sc.paint(tint*.6, sc.edge(.008-np.abs(np.abs(up-.1)-.04)))
 
+# %% ../nbs/16_sample.ipynb #7a4cb61b
 def _foil(sc):
     "A ball, a scrap or a ribbed tray of aluminium foil"
     rng,u,v,kind = sc.rng,sc.u,sc.v,sc.rng.random()
@@ -402,6 +412,7 @@ def _printed(sc, u, v, col):
     ink = _color(rng, .1, .4)
     return np.stack([col, ink*.75+col*.25, _color(rng), ink])[pen]
 
+# %% ../nbs/16_sample.ipynb #86788082
 def _crumpled(sc):
     "A sheet crumpled into a ball"
     rng,u,v = sc.rng,sc.u,sc.v
@@ -411,6 +422,7 @@ def _crumpled(sc):
     light = (1.08+1.2*np.clip(f, -.3, .1))[...,None]   # dark in the valleys
     sc.put(sc.shade(col, 1.5*f+.9*np.sqrt(np.clip(d+.05, 0, 1)))*light, d, .14)
 
+# %% ../nbs/16_sample.ipynb #d07fdac4
 def _sheet(sc):
     "A few sheets, folded or torn, blank or printed; or envelopes with flap or stamp"
     rng,w,h = sc.rng,sc.rng.uniform(.55, .75),sc.rng.uniform(.65, .95)
@@ -445,6 +457,7 @@ def _view(rng, *pitch):
 
 def _sizes(rng, *ranges): return np.array([[rng.uniform(*r)] for r in ranges], np.float32)
 
+# %% ../nbs/16_sample.ipynb #be6d74c4
 def _face(sc, o, a, b):
     "On the parallelogram at `o` with sides `a`,`b`: coordinates 0..1, distance inside it, and its light"
     det = float(a[0]*b[1]-a[1]*b[0]) or 1e-6
@@ -458,6 +471,7 @@ def _layers(sc, layers, far):
     sc.shadow(sc.edge(np.max([d for _,d in layers], 0)), far)
     for c,d in layers: sc.paint(c, sc.edge(d))
 
+# %% ../nbs/16_sample.ipynb #f9940cd7
 def _board(sc, s, t, color, light, kind=0.):
     "Brown board, perhaps with words and a bar code, or printed all over"
     rng = sc.rng
@@ -468,6 +482,7 @@ def _board(sc, s, t, color, light, kind=0.):
                      5)&(t > .2)&(t < .7)|(np.abs(s-.8) < .08)&(np.abs(t-.7) < .15)&(np.sin(s*260) > 0)
     return col*(1-.65*ink)[...,None]
 
+# %% ../nbs/16_sample.ipynb #b32f2090
 def _box(sc):
     "A cardboard box, taped shut or open"
     rng,axes = sc.rng,_view(sc.rng, .5, 1.1)
@@ -493,6 +508,7 @@ def _box(sc):
         add(-X+Y-Z, 2*X, 2*Z, 1.05, kind*.6, rng.random() < .8)
     _layers(sc, layers, .2)
 
+# %% ../nbs/16_sample.ipynb #6c7b4e72
 def _slab(sc):
     "Flat pieces of corrugated board, the waves showing at the cut edge"
     rng,col = sc.rng,_color(sc.rng, .5, usual=_boards)
@@ -510,6 +526,7 @@ def _slab(sc):
         layers.append((_board(sc, s, t, col, light, rng.random()*.9)*worn[...,None],d+tear))
         _layers(sc, layers, .08)
 
+# %% ../nbs/16_sample.ipynb #3bcb7e96
 def _tube(sc):
     "A cardboard tube, as inside a roll"
     rng,u,v,tilt,r = sc.rng,sc.u,sc.v,sc.rng.uniform(.25, .5),sc.rng.uniform(.28, .42)
@@ -531,6 +548,7 @@ def _wrapper(sc):
     sc.put(sc.shade(_label(sc, (u+f)/w/2+.5, (v+f)/h/2+.5), .7*f+.35*np.sqrt(np.clip(d, 0, .25))+seal, .7, 18),
            d, .08)
 
+# %% ../nbs/16_sample.ipynb #74ca8eda
 def _peel(sc):
     "A banana or orange peel: strips that meet at the stem"
     rng,c = sc.rng,_color(sc.rng, .6, usual=[(.14, .75, .9), (.13, .7, .8), (.07, .85, .9), (.08, .6, .4)])
@@ -542,6 +560,7 @@ def _peel(sc):
         tone = (np.clip(c*.3+.68, 0, 1) if inner else c)*(1-.6*spots)[...,None]
         sc.put(sc.shade(tone, (-.2 if inner else .5)*np.sqrt(np.clip(d, 0, 1)*.3)+.01*np.sin(y*80)), d, .06)
 
+# %% ../nbs/16_sample.ipynb #57b3f49b
 def _cup(sc):
     "A take-away cup, with lid, sleeve or straw"
     rng,u,v,r,tilt = sc.rng,sc.u,sc.v,sc.rng.uniform(.45, .55),sc.rng.uniform(.15, .35)
@@ -562,6 +581,7 @@ def _cup(sc):
         sc.paint(c*(.55+.3*u/r)[...,None], sc.edge(top-.035))
         sc.paint(_color(rng, .15, .5), sc.edge(_rim(u, v, r*.75, tilt, -.93)))
 
+# %% ../nbs/16_sample.ipynb #49c424cc
 def _foam(sc):
     "Broken expanded foam: pale, made of beads"
     rng = sc.rng
@@ -573,6 +593,7 @@ def _foam(sc):
         layers.append((c*(light*bead)[...,None],d+bite))
     _layers(sc, layers, .12)
 
+# %% ../nbs/16_sample.ipynb #50fbbed9
 def _tissue(sc):
     "A used tissue: thin, softly folded, stained"
     rng,u,v,c = sc.rng,sc.u,sc.v,_color(sc.rng, .7, usual=_papers)
@@ -581,6 +602,7 @@ def _tissue(sc):
     stain = rng.uniform(0, .6)*np.clip(sc.noise(3, 2)*3-.4, 0, 1)[...,None]
     sc.put(sc.shade(c+stain*(_color(rng)*.6-c), f+.02*np.sin(u*60)*np.sin(v*60)*_pick(rng, 0, .3)), d, .08)
 
+# %% ../nbs/16_sample.ipynb #ad962efa
 def _brush(sc):
     "A toothbrush"
     rng,u,v = sc.rng,sc.u,sc.v
@@ -589,6 +611,7 @@ def _brush(sc):
     hair = np.where((np.sin(v*30) > 0)[...,None], _color(rng, .7), np.float32(.92))*(.85+.25*np.sin(v*110))[...,None]
     sc.put(hair, _upright(u-.13, v, .2, -.97, -.58), .04)
 
+# %% ../nbs/16_sample.ipynb #774db6eb
 def _core(sc):
     "An apple core"
     rng,u,v,c = sc.rng,sc.u,sc.v,_color(sc.rng, usual=[(0, .75, .75), (.25, .6, .75), (.12, .6, .85)])
@@ -608,6 +631,7 @@ materials = dict(   # what each material is drawn as, and how often
     plastic={partial(_bottle, glass=False):.58, partial(_jar, glass=False):.14, _jug:.17, _bag:.11},
     trash={_wrapper:.24, _peel:.16, _cup:.2, _foam:.1, _tissue:.1, _brush:.1, _core:.1})
 
+# %% ../nbs/16_sample.ipynb #07a790bb
 def draw_photo(
     material, # one of the keys of `materials`
     rng, # numpy random Generator, the only source of chance: the same state draws the same photo
@@ -642,6 +666,7 @@ def _is_sample(dest, about):
     except (OSError, ValueError): return False
     return same and all((dest/m/f'{m}_{i:03d}.jpg').exists() for m in materials for i in range(1, about['n']+1))
 
+# %% ../nbs/16_sample.ipynb #15c1dcba
 def draw_sample(
     dest, # folder to write, one sub-folder per material
     n=60, # photos per material: with 60, drawing takes seconds and training a minute or two on a laptop

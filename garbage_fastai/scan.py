@@ -26,17 +26,16 @@ from .layout import Place, read_layout
 def _exts(text): return tuple('.'+o for o in text.split())
 
 IMAGE_EXTS = _exts('jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif heic heif hif jp2 j2k jpf jpx '
-                   'ppm pgm pbm pnm pfm qoi mpo '
-    'svg psd ico eps tga dng cr2 cr3 nef arw orf rw2 raf') # Endings that make a file a candidate
+                   'ppm pgm pbm pnm pfm qoi mpo svg psd ico eps tga dng cr2 cr3 nef arw orf rw2 raf') # Endings that make a file a candidate
 _OTHER_EXTS = _exts('txt csv tsv json jsonl xml yaml yml toml ini cfg md rst html htm css js py ipynb log db '
-                    'sqlite zip gz bz2 xz tar '
-    'tgz 7z rar pdf doc docx xls xlsx ppt pptx npy npz pkl pickle pt pth safetensors onnx h5 hdf5 parquet '
-    'feather mp3 wav mp4 m4v mov '
-    'avi mkv webm') # Not even looked into
+                    'sqlite zip gz bz2 xz tar tgz 7z rar pdf doc docx xls xlsx ppt pptx npy npz '
+                    'pkl pickle pt pth safetensors onnx h5 hdf5 parquet feather mp3 wav mp4 m4v '
+                    'mov avi mkv webm') # Not even looked into
 # Put there by systems
 _SKIP = {'__macosx', 'thumbs.db', 'desktop.ini', '@eadir', '#recycle', '$recycle.bin',
          'system volume information'}
 
+# %% ../nbs/14_scan.ipynb #5b9ff041
 def _sniff(path):
     "Whether the first bytes of the plain file at `path` are a picture's"
     try:
@@ -52,6 +51,7 @@ def _is_ours(folder, names):
     try: return '"split_hash"' in Path(folder, 'config.json').read_text(encoding='utf-8')
     except (OSError, ValueError): return False
 
+# %% ../nbs/14_scan.ipynb #c84f156f
 def _next_link(links, seen):
     "The next link to a folder that was not visited and does not contain the link; None if there is none"
     links.sort(reverse=True)
@@ -68,6 +68,7 @@ def _candidate(e, is_dir, exts):
     if ext in (exts or IMAGE_EXTS): return True
     return not is_dir and not exts and ext not in _OTHER_EXTS and _sniff(e.path)
 
+# %% ../nbs/14_scan.ipynb #ebb7a48b
 def _walk(root, exts):
     "(path, names of the folders from `root` to it) of every candidate below the folder `root`"
     todo,links,seen = [(root, os.path.realpath(root), ())],[],set()
@@ -113,6 +114,7 @@ def find_places(
         else: found[o] = Place(os.path.basename(os.path.dirname(os.path.abspath(o))))
     return sorted(found.items(), key=lambda o: o[0].replace(os.sep, '/'))
 
+# %% ../nbs/14_scan.ipynb #a8466985
 def find_images(
     where,             # A folder, searched to the bottom; a file; or a list of both
     exts=None,         # As in `find_places`: only files with these endings
@@ -139,6 +141,7 @@ def _blank(path, label, reason=''):
     empty = {k: '' if t == 'str' else np.nan if t is float else t() for k,t in _COLUMNS.items()}
     return empty | dict(path=path, label=label, reason=reason)
 
+# %% ../nbs/14_scan.ipynb #d61c7fd6
 def _scan_one(path, label):
     "One row of the table"
     row = _blank(path, label)
@@ -158,6 +161,7 @@ def _scan_one(path, label):
         row['reason'] = f'could not be examined ({type(e).__name__}: {e})'[:200] # Nothing stops a run
     return row
 
+# %% ../nbs/14_scan.ipynb #228785d3
 def _scan_some(files): return [_scan_one(*o) for o in files]
 
 # %% ../nbs/14_scan.ipynb #615930ae
@@ -168,6 +172,7 @@ def _quiet():
     end_with_parent()
     warnings.simplefilter('ignore')
 
+# %% ../nbs/14_scan.ipynb #cfbfa9d7
 @contextmanager
 def _no_remarks():
     "The same in this process, where no other thread can be disturbed: the filters belong to all"
@@ -177,6 +182,7 @@ def _no_remarks():
             warnings.simplefilter('ignore')
             yield
 
+# %% ../nbs/14_scan.ipynb #9d10a234
 def _pool(n):
     ex = ProcessPoolExecutor(n, initializer=_quiet)
     try: ex.submit(_scan_some, []).result() # Workers can start, and find this module
@@ -185,14 +191,15 @@ def _pool(n):
         raise
     return ex
 
+# %% ../nbs/14_scan.ipynb #1d51a9fe
 def _rows(files, workers):
     "Rows of `files`, in any order"
     ex = None
     if workers > 1:
         try: ex = _pool(workers)
         except Exception as e:
-            warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); '
-                          'on macOS and Windows a script needs its work under `if __name__ == "__main__":`',
+            warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); on '
+                          'macOS and Windows a script needs its work under `if __name__ == "__main__":`',
                           GarbageWarning)
     if ex is None:
         for o in files:
@@ -265,6 +272,7 @@ def _small(path):
     im.thumbnail((_SIDE, _SIDE))
     return im
 
+# %% ../nbs/14_scan.ipynb #e7963af3
 def sharpness(
     im:Image.Image # A photo; some 500 pixels wide if values are to be compared
 ) -> float: # Near 0.5 for most photos, below 0.12 for blurred ones
@@ -277,8 +285,10 @@ def sharpness(
     return ImageStat.Stat(edges).stddev[0] / max(ImageStat.Stat(grey).stddev[0], 24)
 
 # %% ../nbs/14_scan.ipynb #2c5f3851
-def import_trust(module):
-    "A library that only the extra `trust` installs"
+def import_trust(
+    module:str # Such as 'cleanvision'
+): # The module
+    "Import a library that only the extra `trust` installs"
     try: return importlib.import_module(module)
     except ImportError:
         raise ValueError(f"{module.split('.')[0]} is not installed: pip install 'garbage_fastai[trust]'") from None
@@ -287,6 +297,7 @@ def _is_grey(im):
     r,g,b = im.split()
     return not ImageChops.difference(r, g).getbbox() and not ImageChops.difference(g, b).getbbox()
 
+# %% ../nbs/14_scan.ipynb #e8eb7a29
 class _Photos:
     "What cleanvision takes for a Hugging Face dataset; notes the sharpness of each photo that it hands out"
     features = ('image',)
@@ -304,7 +315,6 @@ class _Photos:
 QUALITY_SCORES = dict(overexposed='overexposed', dark='highlights', blurry='sharpness',
                       low_information='information', odd_size='usual_size',
                       odd_aspect_ratio='squareness', greyscale='colour') # Problem -> column with its score
-
 _CLEANVISION = dict(dark='dark', low_information='low_information', odd_aspect_ratio='odd_aspect_ratio',
                     greyscale='grayscale')
 
@@ -315,6 +325,7 @@ def _odd_size(width, height):
     scores = prop.get_scores(pd.DataFrame(dict(size=np.sqrt(np.asarray(width, float)*np.asarray(height, float)))), 'odd_size')
     return scores['odd_size_score'].to_numpy(), prop.mark_issue(scores, 'odd_size')['is_odd_size_issue'].to_numpy()
 
+# %% ../nbs/14_scan.ipynb #103a8698
 def check_quality(
     table:pd.DataFrame, # From `scan_images`; only rows with `ok` are looked at
     overexposed:float=.25, # Share of blown-out pixels from which a photo is flagged: TrashNet has 15 of 2527 above it

@@ -28,6 +28,7 @@ def is_url(
     "Is this an address in the web?"
     return isinstance(text, str) and re.match(r'[a-z][a-z0-9+.-]+://', text, re.I) is not None
 
+# %% ../nbs/18_sources.ipynb #2670c700
 def _is_public(address):
     "Whether an IP address, as text, belongs to the wide world"
     ip = ipaddress.ip_address(address.partition('%')[0])
@@ -52,6 +53,7 @@ def _look_up(host, port, seconds):
         raise ImageProblem(f'no such host: {host}; check the address, and the network')
     return list(dict.fromkeys(found[0]))
 
+# %% ../nbs/18_sources.ipynb #35ed0bcc
 def _connect(url, seconds, allow_private):
     "A connection to the checked address of `url`'s host"
     try: parts,port = urlsplit(url),urlsplit(url).port
@@ -83,6 +85,7 @@ def _stop(con):
         try: s.shutdown(socket.SHUT_RDWR)
         except (OSError, AttributeError): pass  # not there yet, or closed
 
+# %% ../nbs/18_sources.ipynb #dcb62d09
 def _answer(con, target, url, max_bytes):
     "(bytes, None), or (None, where it redirects to)"
     con.connect()
@@ -100,6 +103,7 @@ def _answer(con, target, url, max_bytes):
     if res.length: raise http.client.IncompleteRead(data, res.length)
     return data,None
 
+# %% ../nbs/18_sources.ipynb #c53acc35
 def _get(url, seconds, max_bytes, allow_private):
     "As `_answer`, within so many seconds"
     start = time.monotonic()
@@ -127,6 +131,7 @@ def _get(url, seconds, max_bytes, allow_private):
 def _allowed():
     return os.environ.get('GARBAGE_FASTAI_ALLOW_PRIVATE', '').strip().lower() not in ('', '0', 'no', 'false')
 
+# %% ../nbs/18_sources.ipynb #9d5ef5c3
 def fetch_photo(
     url:str, # Begins with http:// or https://
     allow_private:bool|None=None, # Also from one's own network; None: what the variable GARBAGE_FASTAI_ALLOW_PRIVATE says
@@ -147,8 +152,8 @@ def fetch_photo(
                            'the address', url) from None
     except (OSError, http.client.HTTPException, UnicodeError) as e:
         raise ImageProblem('could not be fetched '
-                           f'({getattr(e, "strerror", None) or str(e) or type(e).__name__}): '
-                           'check the address, and the network', url) from None
+                           f'({getattr(e, "strerror", None) or str(e) or type(e).__name__}): check '
+                           'the address, and the network', url) from None
     except ImageProblem as e: raise ImageProblem(e.reason, url) from None
 
 # %% ../nbs/18_sources.ipynb #5c715bd9
@@ -166,6 +171,7 @@ def _open_video(source):
                            'damaged, or an unusual kind of video: save it as MP4')
     return cap
 
+# %% ../nbs/18_sources.ipynb #ea57e13e
 def _grab(cap, every, start=0):
     "(number, seconds) of every n-th frame, each ready to be retrieved"
     import cv2
@@ -178,6 +184,7 @@ def _retrieve(cap):
     if not ok: raise ImageProblem('this frame is damaged')
     return np.ascontiguousarray(a[...,::-1]) if a.ndim == 3 else a  # OpenCV has blue first
 
+# %% ../nbs/18_sources.ipynb #8d97225f
 def video_frames(
     source:str|Path|int, # A video file, or the number of a camera, from 0
     every:int=30, # Take every n-th frame: 30 is about one a second
@@ -192,6 +199,7 @@ def video_frames(
             yield n,time.monotonic()-begun if isinstance(source, int) else seconds,_retrieve(cap)
     finally: cap.release()
 
+# %% ../nbs/18_sources.ipynb #b3b99d27
 def _check_every(every):
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise ValueError(f'every={every!r}: take every n-th frame of a video, with n a whole number from 1')
@@ -208,12 +216,14 @@ class _Refused(_Source):
         self.reason = reason
     def read(self, n=-1): raise ImageProblem(self.reason)
 
+# %% ../nbs/18_sources.ipynb #7be1ff04
 class _Web(_Source):
     def __init__(self, name, allow_private):
         super().__init__(name)
         self.allow_private = allow_private
     def read(self, n=-1): return fetch_photo(self.name, self.allow_private)
 
+# %% ../nbs/18_sources.ipynb #b7370b22
 class _Video:
     "Hands out frames of a video to whoever asks, in about the order of the frames"
     def __init__(self, path, every):
@@ -232,6 +242,7 @@ class _Video:
                 if len(self.ready) > max(16, os.cpu_count() or 1): self.ready.pop(next(iter(self.ready)))
         raise ImageProblem('this frame could not be read a second time: copy the video again')
 
+# %% ../nbs/18_sources.ipynb #8ab95bc6
 class _Frame(_Source):
     def __init__(self, name, video, n):
         super().__init__(name)
@@ -247,6 +258,7 @@ class _Folder:
         self.path = tempfile.mkdtemp(prefix='garbage_fastai-')
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
+# %% ../nbs/18_sources.ipynb #096b3aa4
 class _Unpacked(_Source):
     def __init__(self, name, file, folder):
         super().__init__(name)
@@ -263,6 +275,7 @@ def _archive_rows(path):
     return [(_Unpacked(f'{path}/{Path(f).relative_to(inner).as_posix()}', f, folder), None,
              None) for f in files]
 
+# %% ../nbs/18_sources.ipynb #752bc685
 def _video_rows(path, every):
     cap = _open_video(path)
     try: found = list(_grab(cap, every))
@@ -274,6 +287,7 @@ def _video_rows(path, every):
 def _is_photo(o):
     return isinstance(o, (bytes, bytearray, memoryview, Image.Image, np.ndarray)) or hasattr(o, 'read') or hasattr(o, 'detach')
 
+# %% ../nbs/18_sources.ipynb #648f3406
 def _as_source(o, allow_private):
     "What stands in the column `path` for one photo"
     if is_url(o) and not os.path.lexists(o): return _Web(o, allow_private)
@@ -283,6 +297,7 @@ def _as_source(o, allow_private):
     return _Refused('', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, a PIL '
                         'image or an array')
 
+# %% ../nbs/18_sources.ipynb #01d5f319
 def _table_rows(o, every, allow_private):
     "(source, frame, seconds) of every photo that `o` stands for"
     if isinstance(o, os.PathLike): o = os.fsdecode(o)
@@ -294,6 +309,7 @@ def _table_rows(o, every, allow_private):
         if os.path.isfile(o) and ending.endswith(VIDEO_EXTS): return _video_rows(o, every)
     return [(_as_source(o, allow_private), None, None)]
 
+# %% ../nbs/18_sources.ipynb #7e02f3b4
 def _rows_of_list(photos, every, allow_private):
     for o in photos:
         try: yield from _table_rows(o, every, allow_private)
@@ -311,6 +327,7 @@ def _listed(photos):
                         f'not {type(photos).__name__}')
     return list(photos),True
 
+# %% ../nbs/18_sources.ipynb #db545bf9
 def photo_table(
     photos, # A table with column `path`, or one or a list of: folder, file, archive, video, address, bytes, file object, `PIL.Image`, array, tensor
     every:int=30, # Take every n-th frame of a video: 30 is about one a second
@@ -332,6 +349,7 @@ def photo_table(
     return t.assign(frame=[r[1] for r in rows],
                     seconds=[r[2] for r in rows]) if any(r[1] is not None for r in rows) else t
 
+# %% ../nbs/18_sources.ipynb #8666d98a
 def _one(photo, every, allow_private):
     try: return _table_rows(photo, every, allow_private)
     except ImageProblem as e: return [(_Refused(os.fsdecode(photo), e.reason), None, None)]

@@ -28,6 +28,7 @@ DEFAULT_SPLIT = '50/25/25'  # where neither the folders nor the user say otherwi
 # %% ../nbs/19a_splits.ipynb #626aa0d4
 def _parts(path): return str(path).replace('\\', '/').strip('/').split('/')
 
+# %% ../nbs/19a_splits.ipynb #02b1c6ff
 def photo_ids(
     table:pd.DataFrame # With `path` and `label`
 ) -> list: # One string a row
@@ -49,6 +50,7 @@ def photo_ids(
 # %% ../nbs/19a_splits.ipynb #c924cce7
 def _lot(seed, name): return hashlib.sha256(f'{seed}|{name}'.encode('utf-8', 'surrogateescape')).digest()
 
+# %% ../nbs/19a_splits.ipynb #53937531
 def _shares(n, weights, least=None):
     "Whole numbers that sum to `n` and stand to each other as `weights`, none below `least`: by largest remainder"
     w = np.asarray(weights, float)
@@ -72,6 +74,7 @@ def _units(rows, ids, labels, groups):
     for rs in units.values(): res.append((min(ids[r] for r in rs), rs))
     return sorted(res)
 
+# %% ../nbs/19a_splits.ipynb #a50ba9ce
 def _deal_groups(units, want, labels, seed, fractions):
     "Give each group of several photos to one part; `want` (class -> photos that each part still lacks) goes down"
     part_of,left,got = {}, Counter(), {c: np.zeros(3, int) for c in want}
@@ -129,8 +132,7 @@ def parse_fractions(
 ) -> tuple: # Three numbers that sum to 1
     "Fractions of train, valid and test"
     bad = ValueError(f"split '{how}' is not a split: give two or three parts that sum to 100 or to 1, such as "
-                     "50/25/25, with "
-                     'more than 0 for the first two, train and valid')
+                     "50/25/25, with more than 0 for the first two, train and valid")
     try: parts = [float(o) for o in (how.split('/') if isinstance(how, str) else how)]
     except (TypeError, ValueError): raise bad from None
     total = sum(parts)
@@ -150,8 +152,7 @@ def read_splits(
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"split '{path}': no such file. Give fractions such as 50/25/25, 'published', "
-                                "or "
-                                'the path of a CSV file with the columns path and split')
+                                "or the path of a CSV file with the columns path and split")
     df = read_text_csv(path)
     df.columns = [str(c).strip().lower() for c in df.columns]
     file_col = next((c for c in ('path','file','filename','image','name') if c in df), None)
@@ -168,6 +169,7 @@ def read_splits(
         if c in df: res[c] = df[c]
     return res
 
+# %% ../nbs/19a_splits.ipynb #5ccf88e0
 def match_photos(
     table:pd.DataFrame, # With `path` and `label`
     keys:list # Ends of paths, as 'glass/7.jpg' or '7.jpg'
@@ -232,8 +234,7 @@ def published_split(
             m = re.fullmatch(r'(.+?)\s+([1-6])', line.strip())
             if not m:
                 raise ValueError(f"{path}, line {i}: '{line[:60]}' is not a file name and a number from 1 to "
-                                 "6; get the "
-                                 f'file from {ds.home}')
+                                 f"6; get the file from {ds.home}")
             rows.append((f'{_published_classes[int(m[2])]}/{m[1]}', part))
     return pd.DataFrame(rows, columns=['path','split'], dtype=object)
 
@@ -249,6 +250,7 @@ def _pick_column(columns, asked, names, option, path):
     if asked.strip().lower() in plain: return plain[asked.strip().lower()]
     raise ValueError(f"{path} has no column '{asked}': give {option} one of {', '.join(columns)}")
 
+# %% ../nbs/19a_splits.ipynb #e3abb8d6
 def read_labels(
     path:str|Path, # A CSV file with a line for each photo; commas, semicolons or tabs
     path_col:str|None=None, # Its column with the photos' names; None: the first with a usual name, such as file, image or id
@@ -267,8 +269,8 @@ def read_labels(
         if labels and not files: files = next(c for c in df.columns if c != labels)
     if not (files and labels):
         raise ValueError(f"{path} has the columns {', '.join(df.columns)}, and it is not clear which holds the "
-                         f"{'classes' if files else 'names'} "
-                         f"of the photos: say {'--label-col' if files else '--path-col'} NAME")
+                         f"{'classes' if files else 'names'} of the photos: say "
+                         f"{'--label-col' if files else '--path-col'} NAME")
     res = pd.DataFrame(dict(path=df[files].str.strip(), label=df[labels].str.strip()), dtype=object)
     for c in df.columns:
         if c not in (files, labels): res[c] = df[c].str.strip()
@@ -285,6 +287,7 @@ def _find_named(table, keys):
     stems = table.assign(path=[os.path.splitext(_parts(p)[-1])[0] for p in table['path']])
     return match_photos(stems, names)
 
+# %% ../nbs/19a_splits.ipynb #e378253a
 def _one_each(rows, listed, column, source):
     "The value in `column` for each row of the table; two that differ are an error"
     res = {}
@@ -294,6 +297,7 @@ def _one_each(rows, listed, column, source):
                              "lines")
     return res
 
+# %% ../nbs/19a_splits.ipynb #998e01b4
 def join_labels(
     table:pd.DataFrame, # From `scan_images`
     listed:pd.DataFrame, # From `read_labels`
@@ -304,14 +308,13 @@ def join_labels(
     rows = _find_named(table, listed['path'].tolist())
     if not any(r >= 0 for r in rows):
         raise ValueError(f"{source} names none of the {len(table)} photos: its first is "
-                         f"{next(iter(listed['path']), 'missing')}, "
-                         f"the folder's first is {table['path'].iloc[0]}")
+                         f"{next(iter(listed['path']), 'missing')}, the folder's first is "
+                         f"{table['path'].iloc[0]}")
     for state,text in ((-1, 'not found'), (-2, 'not clear, as several photos have that name')):
         odd = [key for r,key in zip(rows, listed['path']) if r == state]
         if odd:
             warnings.warn(f"{source}: {len(odd)} of its {len(listed)} photos {'is' if len(odd)==1 else 'are'} "
-                          f"{text} "
-                          f"({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
+                          f"{text} ({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
     for column in listed.columns.drop('path'):
         name = 'given' if column.lower() in _split_names else column
         if name in table and name not in ('label','given'): continue  # what a scan found stays
@@ -338,14 +341,14 @@ def split_rule(
     if not isinstance(how, str) or how != 'auto': return how
     return 'folders' if given else DEFAULT_SPLIT
 
+# %% ../nbs/19a_splits.ipynb #36455f33
 def _split_by_folders(ids, labels, groups, rows, given, seed):
     "Part of each of `rows` as the folders give it, completed from the training photos"
     part_of = {r: given[r] for r in rows if given[r]}
     has = set(part_of.values())
     if 'train' not in has:
         raise ValueError(f"the folders give a part {' and '.join(sorted(has))} and none to train with that has "
-                         "labelled photos: "
-                         "add a folder train with one sub-folder for each class")
+                         "labelled photos: add a folder train with one sub-folder for each class")
     if 'valid' in has: return part_of
     fractions = (.8,.2,0.) if 'test' in has else parse_fractions(DEFAULT_SPLIT)
     train = [r for r,part in part_of.items() if part == 'train']
@@ -377,6 +380,7 @@ def split_counts(
     n = pd.crosstab(used['label'], used['split']).reindex(columns=list(PARTS), fill_value=0)
     return n.rename_axis(index='class', columns=None)
 
+# %% ../nbs/19a_splits.ipynb #357adacf
 def check_splits(
     table:pd.DataFrame # With `label` and `split`
 ):
@@ -388,8 +392,7 @@ def check_splits(
     if not len(n): raise ValueError('no photo takes part in the split: none was found, or none can be used')
     if len(n) == 1:
         raise ValueError(f"there is only one class, '{n.index[0]}', and a classifier needs two or more: make "
-                         "one "
-                       'sub-folder of photos for each class')
+                         "one sub-folder of photos for each class")
     for part in PARTS[:2]:
         if not n[part].sum():
             raise ValueError(f'no photo is in the part {part}: give it a fraction above 0, or lines in the '
@@ -397,8 +400,7 @@ def check_splits(
     for part in PARTS[:2]:
         if missing := [repr(str(c)) for c in n.index[n[part] == 0]]:
             raise ValueError(f"no photo of {', '.join(missing)} is in the part {part}: put some there in the "
-                             "split file, split by "
-                             "fractions, or take the class's folder out")
+                             "split file, split by fractions, or take the class's folder out")
 
 # %% ../nbs/19a_splits.ipynb #991a4206
 def group_photos(
@@ -418,6 +420,7 @@ def group_photos(
                                                                         'grouped by'))
     return table.assign(group=['' if pd.isna(g) else str(g) for g in table[groups]])
 
+# %% ../nbs/19a_splits.ipynb #3360d489
 _NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split '
                  'given'.split())
 
@@ -436,8 +439,8 @@ def _usable_rows(table):
     no_label = ok & (labels == '').to_numpy()
     if no_label.sum() == ok.sum():
         raise ValueError(f"no photo is in a class's folder, the first is {table['path'][no_label].iloc[0]}: "
-                         "put them in one sub-folder "
-                         'for each class, or name their classes in a CSV file with --labels')
+                         "put them in one sub-folder for each class, or name their classes in a CSV file "
+                         "with --labels")
     warn_strays(table)
     lost = sorted(set(labels)-set(labels[ok])-{''})
     if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", GarbageWarning, stacklevel=3)
@@ -450,14 +453,14 @@ def _published(table, usable, data):
     other = sorted({labels[r] for r in usable}-set(_published_classes.values()))
     if other:
         raise ValueError(f"the published split is TrashNet's and knows no class '{other[0]}': give fractions "
-                         "such as "
-                         '50/25/25, or a CSV file')
+                         "such as 50/25/25, or a CSV file")
     near = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in table['path']])
     return _split_by_list(table, usable, published_split(data, near), "TrashNet's published lists")
 
 def _is_fractions(how):
     return not isinstance(how, (str, Path)) or isinstance(how, str) and bool(re.fullmatch(r'[\d.\s/%-]+', how))
 
+# %% ../nbs/19a_splits.ipynb #9900a805
 def split_images(
     table:pd.DataFrame, # One row a photo, as from `scan_images`: `path`, `label`, and if present `ok`, `given` and `group`
     how:str|tuple|Path='auto', # Fractions of train, valid, test, as '50/25/25' or (.5,.25,.25); 'folders'; 'published' (TrashNet's own); a CSV file; 'auto': the folders' own split, else 50/25/25
@@ -587,8 +590,11 @@ def read_decisions(
                          'of the lines')
     return d
 
-def page_text(path):
-    # a web page cannot hold bytes that are no text, and puts ? for them
+# %% ../nbs/19a_splits.ipynb #2d149124
+def page_text(
+    path:str|Path # A path, maybe with bytes that are no text
+) -> str: # With ? for them, as a web page has it
+    "A path as a review sheet can hold it"
     return str(path).encode('utf-8', 'replace').decode()
 
 def _path_shown(path): return page_text(path) if page_text(path).isprintable() else ascii(path)
@@ -611,6 +617,7 @@ def _decided_rows(table, paths):
                          "one of them")
     return rows
 
+# %% ../nbs/19a_splits.ipynb #c0d049d7
 def apply_decisions(
     table:pd.DataFrame, # With `path` and `label`, such as from `scan_images`
     decisions:pd.DataFrame # From `read_decisions`

@@ -33,6 +33,7 @@ def darken(
     light = (.6,.4,.25,.15,.08)[strength-1]
     return _bytes(img*light + rng.normal(0, 1+.6*strength, img.shape))
 
+# %% ../nbs/37_stress.ipynb #c4d88dad
 def add_glare(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: how large and bright the spot is
@@ -45,6 +46,7 @@ def add_glare(
     spot = np.exp(-((y-cy)**2+(x-cx)**2)/(2*(.08+.05*strength)**2))*(.55+.15*strength)
     return _bytes(img + (255.-img)*spot.clip(0, 1)[...,None])
 
+# %% ../nbs/37_stress.ipynb #915fc2c1
 def defocus(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: standard deviation of .4, .8, 1.3, 2 or 3% of the longer side
@@ -66,6 +68,7 @@ def rotate_photo(
     big = np.pad(img, ((pad,pad),(pad,pad),(0,0)), mode='symmetric')
     return np.asarray(Image.fromarray(big).rotate(angle, Image.Resampling.BILINEAR))[pad:pad+h,pad:pad+w]
 
+# %% ../nbs/37_stress.ipynb #083137b1
 def compress_jpeg(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: quality 40, 25, 15, 8 or 4
@@ -76,6 +79,7 @@ def compress_jpeg(
     Image.fromarray(img).save(buf, 'JPEG', quality=(40,25,15,8,4)[strength-1])
     return np.asarray(Image.open(buf))
 
+# %% ../nbs/37_stress.ipynb #fb6c7d00
 def downsample(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: sides of 1/1.5, 1/2.5, 1/4, 1/6 or 1/9
@@ -98,6 +102,7 @@ def _mix(t, *colors):
     i = np.minimum(t.astype(int), len(colors)-2)
     return c[i]+(c[i+1]-c[i])*(t-i)[...,None]
 
+# %% ../nbs/37_stress.ipynb #f1e4c782
 def _wood(rng, h, w):
     y,x = np.mgrid[:h,:w]/max(h, w)
     n = rng.integers(3, 7)
@@ -110,6 +115,7 @@ def _gravel(rng, h, w):
     t = .45+sum(a*_noise(rng, h, w, h/s, w/s) for s,a in ((1.5,.3), (4,.4), (11,.2)))
     return _mix(t, (45,43,42), (110,107,103), (190,186,180))*rng.uniform(.6, 1.1)
 
+# %% ../nbs/37_stress.ipynb #8417c9de
 def _grass(rng, h, w):
     t = np.max([np.asarray(Image.fromarray(_noise(rng, 2*h, 2*w, h/8, w)).rotate(a, Image.Resampling.BILINEAR))[h//2:h//2+h,w//2:w//2+w]
                 for a in rng.uniform(-35, 35, 4)], 0)
@@ -121,6 +127,7 @@ def _cloth(rng, h, w):
     t = ((np.sin(2*np.pi*n*x) > 0)*.5 + (np.sin(2*np.pi*n*y) > 0)*.5)
     return _mix(t, a, b)*(1+.12*_noise(rng, h, w, h/1.5, w/1.5))[...,None]
 
+# %% ../nbs/37_stress.ipynb #07faf327
 def _brick(rng, h, w):
     y,x = np.mgrid[:h,:w]/max(h, w)
     n = rng.uniform(5, 9)
@@ -169,6 +176,7 @@ def _change(f, name, strength, seed):
         return f(img, strength, rng)
     return change
 
+# %% ../nbs/37_stress.ipynb #c0e8ce1a
 def _which(stresses):
     if stresses is None: return STRESSES
     if isinstance(stresses, dict): return stresses
@@ -275,6 +283,7 @@ def compare_shares(
     finally: learn.model.load_state_dict(after)
     return pd.DataFrame(rows, columns=['share','clean','stress'])
 
+# %% ../nbs/37_stress.ipynb #ea0ea878
 def pick_share(
     shares:pd.DataFrame, # From `compare_shares`
     cost:float=.005 # What may be lost on photos as they are, as a share of them
