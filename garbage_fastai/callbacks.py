@@ -1,4 +1,4 @@
-"""Precision on any device, the best and the averaged weights, early stopping, a live graph, and logs for TensorBoard or Weights & Biases
+"""Precision on any device, best and averaged weights, early stopping, a live graph, and logs elsewhere
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/callbacks.html.md"""
 
@@ -250,7 +250,7 @@ def check_log(
     if importlib.util.find_spec(log) is None:
         raise ValueError(f"log='{log}' needs a package that is not installed here: pip install {log}")
 
-# %% ../nbs/25_callbacks.ipynb #e53a30e0
+# %% ../nbs/25_callbacks.ipynb #e80e731e
 def _wandb_callbacks(folder, config):
     "fastai's `WandbCallback` with `config` in place of the list of arguments that it gathers itself"
     import wandb

@@ -38,7 +38,8 @@ class PhotoLoader(Transform):
     def __getstate__(self): return {**vars(self), 'ram':{}}  # `learn.export` would include the photos
 
     def _call(self, fn, x, split_idx=None, **kwargs):
-        return self._pixels(x, split_idx == 0) if fn == 'encodes' else super()._call(fn, x, split_idx=split_idx, **kwargs)
+        if fn == 'encodes': return self._pixels(x, split_idx == 0)
+        return super()._call(fn, x, split_idx=split_idx, **kwargs)
 
     def _pixels(self, o, train):
         path = os.fspath(o) if isinstance(o, os.PathLike) else o
@@ -107,7 +108,7 @@ def check_vocab(
         raise ValueError(f"vocab lacks {', '.join(lacking)}, which the table has photos of: "
                          "add them, or leave those photos out")
 
-# %% ../nbs/21_data.ipynb #371a01ee
+# %% ../nbs/21_data.ipynb #1d2d47e9
 def pick_vocab(
     table:pd.DataFrame, # From `usable`
     vocab:list|None=None # Classes in the order of the outputs; None: the sorted labels of the table
@@ -119,7 +120,8 @@ def pick_vocab(
         raise ValueError(f"{bare[0]} has no label{others}: leave out photos without one, as split_images does")
     labels = sorted(set(table['label']))
     if vocab is None: return labels
-    if isinstance(vocab, str): raise ValueError(f"vocab='{vocab}' is no list of classes: give one, as ['glass','metal']")
+    if isinstance(vocab, str):
+        raise ValueError(f"vocab='{vocab}' is no list of classes: give one, as ['glass','metal']")
     vocab = [label_text(o) for o in vocab]
     check_vocab(vocab, labels)
     learned = set(table['label'][(table['split'] == 'train').values])
@@ -139,7 +141,7 @@ class OnTrain(Transform):
 
     def encodes(self, x:TensorImage): return self.tfms(x)
 
-# %% ../nbs/21_data.ipynb #fd7ab41f
+# %% ../nbs/21_data.ipynb #5a69fc3e
 def batch_transforms(
     size:tuple, # Height and width in pixels of what the network sees
     train_size:tuple, # The same in training
@@ -156,7 +158,7 @@ def batch_transforms(
     early = [o for o in tfms if o.order < Normalize.order]
     return [OnTrain(early)] + [o for o in tfms if o not in early], crops
 
-# %% ../nbs/21_data.ipynb #cfdb3e7e
+# %% ../nbs/21_data.ipynb #bd7c3beb
 def photo_block(
     loader:PhotoLoader, # Opens the photos
     vocab:list, # Classes in the order of the outputs
@@ -178,7 +180,7 @@ def build_dataloaders(
     bs:int=64, # Batch size; no more than there are training photos
     augment:str|list='waste', # A preset of `augment_transforms`, or a list of batch transforms
     mult:float=1., # Factor on the preset's strengths
-    cache:str='auto', # 'ram' keeps decoded photos in memory, 'disk' reads them each epoch, 'auto' looks whether they fit
+    cache:str='auto', # 'ram' keeps decoded photos in memory, 'disk' reads them each epoch, 'auto' decides
     resize:str='squish', # How photos are brought to `size`: see `presize_image`
     presize:float=1.25, # Training photos are kept this much larger than they are trained at, so that crops stay sharp
     train_size:int|tuple|None=None, # Height and width in pixels to train at, if other than `size`: see `OnTrain`

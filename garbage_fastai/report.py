@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from .core import write_file
 from .show import data_uri, figure_uri, plot_history, render_template, thumbnail_uri
 from .duplicates import find_leaks
-from .infer import PACKAGED
+from .models import PACKAGED
 from .evaluate import Evaluation
 from .calibrate import plot_coverage, plot_reliability
 from .runs import find_model_dir, read_run
