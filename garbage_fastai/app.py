@@ -26,7 +26,7 @@ from .scan import IMAGE_EXTS
 from .predictions import (
     BINS, assemble_predictions, bin_predictions, class_columns, class_name, read_bins)
 from .cam import class_activation_map, overlay_map
-from .runs import find_model_dir
+from .runs import Run, find_model_dir
 from .export import Predictor
 from .report import render_template
 
@@ -254,7 +254,7 @@ def build_app(
         raise ValueError(f"{model} reads descriptions and sees no photos: "
                          "give a model that was trained on photos")
     desk = AnswerDesk(predictor, known_bins(bins, predictor.vocab), keep)
-    report = folder.parent/'report.html'
+    report = Run(folder.parent).report_file
     with gr.Blocks(title='What is it?', analytics_enabled=False, delete_cache=(600,600)) as app:
         app.upload_file_set = app.temp_file_sets[0] = desk.uploads
         gr.HTML(render_template('app_intro.html', vocab=predictor.vocab, keep=keep))

@@ -28,7 +28,7 @@ from .duplicates import find_leaks
 from .infer import PACKAGED
 from .evaluate import Evaluation
 from .calibrate import plot_coverage, plot_reliability
-from .runs import find_model_dir, read_run
+from .runs import Run, find_model_dir, read_run
 from .export import read_model_json
 
 # %% ../nbs/52_report.ipynb #22afb74d
@@ -363,7 +363,8 @@ def activation_maps(
         return dict(src=data_uri(file.read_bytes(), 'jpeg'), name=name, label=o.label, predicted=o.predicted,
                     alt=f'Where the network looked: {o.label}, predicted {o.predicted}: {name}')
     if r.maps is None: return []
-    rows = [(o, r.folder/'maps'/Path(str(o.file)).name) for o in r.maps.itertuples()]
+    folder = Run(r.folder).maps_dir
+    rows = [(o, folder/Path(str(o.file)).name) for o in r.maps.itertuples()]
     return [picture(o, file) for o,file in rows if file.is_file()]
 
 def mistake_facts(
@@ -396,7 +397,7 @@ def use_facts(
     r:SimpleNamespace # A run, from `read_run`
 ) -> dict: # model, model_in_python, run and config
     "The sections about how to use the model, and about what was run"
-    model = r.folder/'model'
+    model = Run(r.folder).model_dir
     return dict(model=shell_word(str(model)) if model.is_dir() else '', run=str(r.folder),
                 model_in_python=repr(f'{r.folder}/model'), config=list(flat_items(r.config)))
 
@@ -451,7 +452,7 @@ def report_facts(
 ) -> dict: # Everything that the template shows
     "Collect what the page says and shows"
     try: ev, split = scored(r.preds)
-    except ValueError as e: raise ValueError(f"{r.folder/'predictions.csv'}: {e}") from None
+    except ValueError as e: raise ValueError(f'{Run(r.folder).predictions_file}: {e}') from None
     photos, alone = photo_facts(r, ev), r.metrics.get('alone') or {}
     sure = confidence_charts(ev, alone.get('threshold')) if alone else []
     return dict(ev=ev, split=split, **headline_facts(r, ev, split, title), **photos,
@@ -483,7 +484,7 @@ def write_report(
     "Write a self-contained HTML page about a run"
     r = read_run(run)
     page = render_template('report.html', **report_facts(r, title, n_top))
-    out = Path(out) if out is not None else r.folder/'report.html'
+    out = Path(out) if out is not None else Run(run).report_file
     return write_file(out, page.encode('utf-8', 'replace'))  # a file name may hold bytes that are no text
 
 # %% ../nbs/52_report.ipynb #d7d90c22
@@ -563,7 +564,7 @@ def card_facts(
     r:SimpleNamespace # A finished run, from `read_run`
 ) -> dict: # Everything that the template shows
     "Collect what the card says"
-    cfg, model = r.config, read_model_json(r.folder/'model')
+    cfg, model = r.config, read_model_json(Run(r.folder).model_dir)
     ev, split = scored(r.preds)
     license, licence = weights_license(cfg)
     limits = ['It is for photos like those it was trained on. '
@@ -581,7 +582,7 @@ def write_card(
 ) -> Path: # `README.md` in its model folder
     "Write the model card of a run"
     card = render_template('card.md', **card_facts(read_run(run)))
-    return write_file(Path(run)/'model'/'README.md', card.strip()+'\n')
+    return write_file(Run(run).model_dir/'README.md', card.strip()+'\n')
 
 # %% ../nbs/52_report.ipynb #39acf778
 def model_files(
