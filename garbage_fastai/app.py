@@ -20,7 +20,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from .core import import_extra
 from .images import open_image, presize_image
-from .show import image_uri
+from .show import image_uri, render_template
 from .layout import folder_names
 from .scan import IMAGE_EXTS
 from .predictions import (
@@ -28,7 +28,6 @@ from .predictions import (
 from .cam import class_activation_map, overlay_map
 from .runs import Run, find_model_dir
 from .export import Predictor
-from .report import render_template
 
 # %% ../nbs/54_app.ipynb #3156365d
 def no_answer(

@@ -23,34 +23,29 @@ from .scan import find_images
 _WEST,_MIDDLE,_BALTIC = 'cp850 cp437 cp1252', 'cp852 cp1250', 'cp775 cp1257'
 _ALPHABETS = [
     (_WEST, 'üäöß', 'glas weißglas grünglas braunglas grün weiß braun metall papier pappe kunststoff plastik '
-                    'müll restmüll '
-        'sondermüll biomüll bioabfall abfälle gläser flaschen dosen altöl holz küchenabfälle verpackung '
-        'getränkekartons übriges für'),
+                    'müll restmüll sondermüll biomüll bioabfall abfälle gläser flaschen dosen altöl holz '
+                    'küchenabfälle verpackung getränkekartons übriges für'),
     (_WEST, 'éàèêçùâôîûëïœ', 'verre métal métaux papier carton plastique déchets déchet ménagers poubelle '
-                             'bouteilles canettes '
-        'végétaux organique électronique été vêtements alimentaire résiduels dangereux encombrants boîtes'),
+                             'bouteilles canettes végétaux organique électronique été vêtements alimentaire '
+                             'résiduels dangereux encombrants boîtes'),
     (_WEST, 'óáíéñúü', 'vidrio metal papel cartón plástico plásticos orgánico orgánicos basura latas pilas '
-                       'envases botellas '
-        'pequeño pequeños otros reciclable electrónico electrónicos pañales'),
+                       'envases botellas pequeño pequeños otros reciclable electrónico electrónicos pañales'),
     (_WEST, 'ãáçéíóêâõúàô', 'vidro metal papel papelão plástico orgânico lixo não reciclável recicláveis latas '
-                            'garrafas resíduos '
-        'eletrônicos eletrónicos outros cartão madeira têxtil pilhas perigoso'),
+                            'garrafas resíduos eletrônicos eletrónicos outros cartão madeira têxtil pilhas '
+                            'perigoso'),
     (_WEST, 'àèùòìé', 'vetro metallo carta cartone plastica umido organico rifiuti lattine bottiglie città più '
                       'pile qualità'),
     (_WEST, 'äåöé', 'glas färgat ofärgat metall papper kartong plast hushållsavfall övrigt avfall matavfall '
-                    'trä återvinning '
-        'förpackningar tidningar för'),
+                    'trä återvinning förpackningar tidningar för'),
     (_WEST, 'øåæé', 'glas glass metal metall papir pap papp plast småt brændbart køkkenaffald restaffald '
-                    'affald madaffald øvrigt '
-        'træ dåser flasker matavfall søppel på'),
+                    'affald madaffald øvrigt træ dåser flasker matavfall søppel på'),
     (_WEST, 'äö', 'lasi metalli paperi pahvi muovi sekajäte biojäte jäte jätteet kartonki pullot tölkit keräys'),
     (_WEST, 'ëéïè', 'glas metaal papier karton plastic gft restafval afval blik één'),
     (_MIDDLE, 'łąęóśżćńź', 'szkło metal papier tektura plastik tworzywa sztuczne zmieszane śmieci odpady bio '
-                           'butelki puszki żółty '
-        'zużyte opakowania żarówki makulatura złom'),
+                           'butelki puszki żółty zużyte opakowania żarówki makulatura złom'),
     (_MIDDLE, 'íáéřěýžščůúďťňóľ', 'sklo kov kovy papír papier plast plasty směsný zmesový odpad bioodpad '
-                                  'nápojové kartony kartón '
-        'láhve fľaše plechovky elektroodpad dřevo karton tříděný'),
+                                  'nápojové kartony kartón láhve fľaše plechovky elektroodpad dřevo karton '
+                                  'tříděný'),
     (_MIDDLE, 'éáöóőüíúű', 'üveg fém papír műanyag szemét hulladék karton palackok doboz veszélyes szerves '
                            'zöld egyéb fehér színes'),
     (_MIDDLE, 'ăîâşţ', 'sticlă metal hârtie carton plastic gunoi deşeuri menajer doze sticle'),
@@ -59,8 +54,8 @@ _ALPHABETS = [
     ('cp857 cp1254', 'ıüşçğö', 'cam metal kağıt karton plastik karışık çöp atık organik şişe şişeler kutu '
                                'yeşil diğer'),
     ('cp866 cp1251', 'оеаинтсрвлкмдпугяызбйьчхжцюшщэфё', 'стекло металл бумага пластик картон прочее мусор '
-                                                         'отходы органика '
-        'пластмасса батарейки бутылки банки дерево текстиль другое железо'),
+                                                         'отходы органика пластмасса батарейки бутылки банки '
+                                                         'дерево текстиль другое железо'),
     ('cp1251 cp866', 'оаніирвтесклудмпзяьбгйчхцїюжєщшфґ', 'скло метал папір пластик картон сміття відходи інше '
                                                           'органіка батарейки пляшки'),
     ('cp866 cp1251', 'аиоентрсвлкдпмзгяъубчцйжщхюшфь', 'стъкло метал хартия пластмаса картон боклук отпадъци '
@@ -236,7 +231,11 @@ def decode_names(
     return names,next(p for p in [*pages, page] if _decoded(raw, p) == names)
 
 # %% ../nbs/15_archives.ipynb #8eb78222
-def is_hidden(name): return name.startswith('.') or name.lower() in ('__macosx', 'thumbs.db', 'desktop.ini')
+def is_hidden(
+    name:str # Of a file or folder
+) -> bool:
+    "Is this something that systems leave behind?"
+    return name.startswith('.') or name.lower() in ('__macosx', 'thumbs.db', 'desktop.ini')
 
 # %% ../nbs/15_archives.ipynb #47ea6bdf
 MAX_FILES,MAX_UNPACKED_BYTES,MAX_RATIO = 1_000_000, 200*2**30, 200  # above these an archive is taken for a bomb
@@ -263,15 +262,17 @@ def _other_packer(path):
                 named.get(Path(path).suffix.lower(), ''))
 
 # %% ../nbs/15_archives.ipynb #8ff848cf
-def open_archive(path):
-    "A zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
+def open_archive(
+    path:str|Path # An archive
+): # A `TarFile` or `ZipFile`
+    "Open a zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
     with _reading(path):
         if tarfile.is_tarfile(path): return tarfile.open(path, encoding='utf-8', errors='surrogateescape')
         if zipfile.is_zipfile(path): return zipfile.ZipFile(path)
     if kind := _other_packer(path):
         raise ValueError(f'{path} is {kind}, which we cannot open: unpack it and give the folder')
-    raise ValueError(f'{path} is not an archive that we can open (zip, tar, tar.gz, tar.bz2, tar.xz); '
-                     'if it is a download, it may have been cut short')
+    raise ValueError(f'{path} is not an archive that we can open (zip, tar, tar.gz, tar.bz2, tar.xz); if it is '
+                     'a download, it may have been cut short')
 
 # %% ../nbs/15_archives.ipynb #a0306b68
 def _unicode_path(extra, raw):
@@ -346,13 +347,18 @@ def _limited_entries(f, refuse, size, max_files, max_bytes):
     return res, total
 
 # %% ../nbs/15_archives.ipynb #cfdf6c1c
-def checked_entries(f, archive, max_files, max_bytes, encoding=None):
-    "The entries worth unpacking as (entry, parts, kind), their bytes, and the encoding of names; `ValueError` at the first that is not safe"
+def checked_entries(
+    f, # From `open_archive`
+    archive:str|Path, # Its path, for messages
+    max_files:int, # Refuse more entries
+    max_bytes:int, # Refuse more bytes when unpacked
+    encoding:str|None=None # Of names that don't say theirs; None: UTF-8 or the likeliest code page
+) -> tuple: # List of (entry, parts of its path, kind); bytes; the encoding
+    "The entries worth unpacking; `ValueError` at the first that is not safe"
     def refuse(name, why):
         if isinstance(name, bytes): name = name.decode('utf-8', 'replace')
         raise ValueError(f"{archive} is refused: its entry '{name}' {why}. Unpack it yourself if you trust it, "
-                         "and give "
-                         'the folder')
+                         "and give the folder")
     entries,total = _limited_entries(f, refuse, os.path.getsize(archive), max_files, max_bytes)
     try: names,encoding = _entry_names([o[1] for o in entries], encoding)
     except ValueError as e: raise ValueError(f'{archive}: {e}') from None
@@ -377,7 +383,10 @@ def checked_entries(f, archive, max_files, max_bytes, encoding=None):
     return res, total, encoding
 
 # %% ../nbs/15_archives.ipynb #ee420faf
-def write_error(folder, e):
+def write_error(
+    folder:str|Path, # Where writing failed
+    e:OSError # How
+) -> OSError: # To raise instead
     "One line for a full disk or a missing permission"
     mend = {errno.ENOSPC: 'make room there', errno.EDQUOT: 'make room there', errno.EACCES: 'get permission to '
                                                                                             'write there',
@@ -419,8 +428,8 @@ def _tell_encoding(archive, folder):
     try: encoding,example = (folder/_NOTE).read_text(encoding='utf-8', errors='replace').splitlines()[:2]
     except (OSError, ValueError): return
     warnings.warn(f"{archive} does not say how its names are written: they were read as {encoding}, such as "
-                  f"'{example}'. If that is "
-                  'wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in GARBAGE_FASTAI_ENCODING=cp866',
+                  f"'{example}'. If that is wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in "
+                  "GARBAGE_FASTAI_ENCODING=cp866",
                   GarbageWarning, stacklevel=4)
 
 # %% ../nbs/15_archives.ipynb #9fc2bd4a
@@ -443,8 +452,13 @@ def _check_twin_folders(archive, tmp, paths):
                                  "this disk. Rename one of them")
 
 # %% ../nbs/15_archives.ipynb #639f50dc
-def unpack_entry(f, m, path, archive):
-    "Write entry `m` of the open archive `f` to `path`, as a plain file with plain permissions"
+def unpack_entry(
+    f, # From `open_archive`
+    m, # One of its entries
+    path:Path, # The new file
+    archive:str|Path # For messages
+):
+    "Write an entry of an archive as a plain file with plain permissions"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _reading(archive): src = f.extractfile(m) if isinstance(f, tarfile.TarFile) else f.open(m)
     with src, open(path, 'xb') as out:
@@ -475,8 +489,7 @@ def safe_unpack(
             free = shutil.disk_usage(tmp).free
             if total > free:
                 raise OSError(f'{archive} needs {total/1e6:,.0f} MB in {dest.parent}, where {free/1e6:,.0f} MB '
-                              'are '
-                              'free: make room there, or set GARBAGE_FASTAI_CACHE to another folder')
+                              'are free: make room there, or set GARBAGE_FASTAI_CACHE to another folder')
             _check_twin_folders(archive, tmp, [parts if kind == 'dir' else parts[:-1]
                                                for _,parts,kind in entries])
             for m,parts,kind in entries:

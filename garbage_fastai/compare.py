@@ -196,8 +196,7 @@ def _compare(a, b, names, notes=(), mend='compare predictions of the same photos
     if len(only[0]) or len(only[1]):
         n = len(shared)
         notes = [f'only the {n} photo{"s" if n > 1 else ""} that both were tested on count; {len(only[0])} '
-                 f'were tested by {names[0]} alone and '
-                 f'{len(only[1])} by {names[1]} alone', *notes]
+                 f'were tested by {names[0]} alone and {len(only[1])} by {names[1]} alone', *notes]
     r,s = a.loc[shared, 'right'].to_numpy(bool), b.loc[shared, 'right'].to_numpy(bool)
     for o in notes: warnings.warn(o, GarbageWarning, stacklevel=3)
     return Comparison((r&s).sum(), (r&~s).sum(), (~r&s).sum(), (~r&~s).sum(), names, notes)
@@ -212,8 +211,7 @@ def _check_places(a, b, names):
     if not len(moved): return
     m,more = moved.iloc[0],f', and {len(moved)-1} more' if len(moved) > 1 else ''
     raise ValueError(f'the labels disagree: {m["place"]} is {m["label_x"]} in {names[0]} and {m["label_y"]} in '
-                     f'{names[1]}{more}: '
-                     'test both models with the same labels')
+                     f'{names[1]}{more}: test both models with the same labels')
 
 # %% ../nbs/34_compare.ipynb #217f7a9e
 def compare_predictions(

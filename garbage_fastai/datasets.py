@@ -90,8 +90,8 @@ _trashnet = 'https://github.com/garythung/trashnet'
 _trashnet_lists = [f'one-indexed-files-notrash_{part}.txt' for part in ('train', 'val', 'test')]
 _known = [
     KnownDataset('trashnet', 'TrashNet', _trashnet, 'MIT', 'Gary Thung and Mindy Yang, Classification of Trash '
-                                                           'for '
-            'Recyclability Status, Stanford CS 229, 2016', ('dataset-resized.zip',),
+                                                           'for Recyclability Status, Stanford CS '
+                                                           '229, 2016', ('dataset-resized.zip',),
             f'{_trashnet}/raw/master/data/dataset-resized.zip', 'dataset-resized',
             dict(cardboard=403, glass=501, metal=410, paper=594, plastic=482, trash=137),
             {f: f'{_trashnet}/raw/master/data/{f}' for f in _trashnet_lists}),
@@ -130,8 +130,8 @@ def dataset_info(
     if name in DATASETS: return DATASETS[name]
     near = difflib.get_close_matches(name.lower(), DATASETS, 1)
     hint = f"did you mean '{near[0]}'? " if near else ''
-    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; "
-                     'your own photos are given as the path of a folder or of an archive')
+    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; your own "
+                     "photos are given as the path of a folder or of an archive")
 
 # %% ../nbs/17_datasets.ipynb #6d0a628d
 def count_classes(
@@ -161,8 +161,7 @@ def find_class_root(
     homes = Counter(os.path.normpath(os.path.dirname(p)) for p,_ in find_images(folder))
     if not homes:
         raise ValueError(f'{folder} holds no photos: it should have one sub-folder for each class, with the '
-                         'photos '
-                         'of that class in it')
+                         'photos of that class in it')
     top = Path(os.path.commonpath(homes))
     if top == folder or str(top) not in homes: return top
     inside = Counter()
@@ -210,19 +209,17 @@ def local_copy(
 # %% ../nbs/17_datasets.ipynb #88848b2f
 def _save_url(url, path, progress, timeout):
     "Save what `url` gives to `path`; every way to fail is an `OSError`"
-    from http.client import HTTPException
-    from urllib.request import Request, urlopen
-    with urlopen(Request(url, headers={'User-Agent': 'garbage_fastai'}), timeout=timeout) as src, open(path, 'wb') as out:
-        size,block = int(src.headers.get('Content-Length') or 0), 2**16
-        blocks = iter(lambda: src.read(block), b'')
-        if progress and size:
-            from fastprogress.fastprogress import progress_bar  # here, since few runs need it
-            blocks = progress_bar(blocks, total=-(-size//block))
-        try:
-            for chunk in blocks: out.write(chunk)
-        except HTTPException as e: raise OSError(f'the connection broke: {type(e).__name__}') from None
-        if size and out.tell() != size:
-            raise OSError(f'the connection broke after {out.tell():,} of {size:,} bytes')
+    from pooch import HTTPDownloader  # here, since few runs need it
+    fetch = HTTPDownloader(progressbar=bool(progress), headers={'User-Agent': 'garbage_fastai'}, timeout=timeout)
+    fetch(url, str(path), None)
+
+def _why_not(e):
+    "Why a download failed, in a few words"
+    text = str(e)
+    if (response := getattr(e, 'response', None)) is not None: return f'HTTP error {response.status_code}'
+    if m := re.search(r'IncompleteRead\((\d+) bytes read, (\d+) more', text):
+        return f'the connection broke after {int(m[1]):,} of {int(m[1])+int(m[2]):,} bytes'
+    return 'timed out' if 'timed out' in text.lower() else e.strerror or text.split(': ')[-1].strip('")\' ')
 
 # %% ../nbs/17_datasets.ipynb #324123b2
 def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeout=10):
@@ -239,11 +236,8 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise write_error(dest.parent, e) from None
-        why = f'HTTP error {e.code}' if hasattr(e, 'code') else e.strerror or str(getattr(e, 'reason', e))
-        if hasattr(e, 'close'): e.close()  # an HTTP error holds the connection
-        raise ConnectionError(f'cannot download {what} ({why}): {where}, or set GARBAGE_FASTAI_DATA to the '
-                              'folder that '
-                              'holds it') from None
+        raise ConnectionError(f'cannot download {what} ({_why_not(e)}): {where}, or set GARBAGE_FASTAI_DATA to the '
+                              'folder that holds it') from None
     finally:
         with suppress(OSError): tmp.unlink()
     return dest

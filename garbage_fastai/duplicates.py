@@ -308,8 +308,8 @@ def release_groups(
     for c in freed:
         size,groups = had.loc[c]
         warn(f"class '{c}': its {size} photos are nearly the same ({groups} group{'s' if groups>1 else ''}), "
-             "so they are dealt one by one: "
-             'its figures tell how well scenes are known that were learned from', GarbageWarning, stacklevel=2)
+             "so they are dealt one by one: its figures tell how well scenes are known that were "
+             "learned from", GarbageWarning, stacklevel=2)
     return table.assign(group=np.where(table['label'].isin(freed), res['group'], table['group']))
 
 # %% ../nbs/19_duplicates.ipynb #0fa6c15a

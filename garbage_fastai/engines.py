@@ -105,6 +105,7 @@ def model_hash(
         digest.update(v.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
+# %% ../nbs/50_engines.ipynb #6b6fb1ba
 def cached_onnx(
     model:nn.Module, # From `load_exported`
     config:dict # Likewise
@@ -131,6 +132,7 @@ def make_forward(
     if engine == 'openvino': return openvino_forward(cached_onnx(model, config), precision)
     return torch_forward(model, config['mean'], config['std'], precision, device)
 
+# %% ../nbs/50_engines.ipynb #f960aed4
 def installed_engines() -> dict: # Engine -> version
     "The engines that can be tried here"
     packages = dict(torch='torch', onnx='onnxruntime', openvino='openvino')
@@ -167,6 +169,7 @@ def architecture_hash(
     shapes = {k: list(v.shape) for k,v in model.state_dict().items()}
     return hashlib.sha256(json.dumps([config.get('arch'), config['size'], shapes]).encode()).hexdigest()[:16]
 
+# %% ../nbs/50_engines.ipynb #353b1b3e
 def remembered_rates(
     file:Path, # In the cache folder
     here:dict # The conditions of this moment
@@ -193,6 +196,7 @@ def measure_engines(
         except Exception as e: print(f"engine {engine} is left out: {' '.join(str(e).split())[:200]}")
     return {k: round(rate, 1) for k,rate in time_engines(forwards, config['size']).items()}
 
+# %% ../nbs/50_engines.ipynb #06ea1ca2
 def pick_engine(
     model:nn.Module, # From `load_exported`
     config:dict, # Likewise

@@ -114,8 +114,8 @@ class Evaluation:
         bad = ~(abs(probs.sum(1) - 1) < .02)  # also true for NaN
         if bad.any():
             at = int(bad.argmax())
-            raise ValueError(f'the probabilities of {rows["path"][at]} sum to {probs[at].sum():.2f}, not 1: '
-                             f'is a column of {", ".join(cols[:8])} no class? Name the classes with vocab=[...]')
+            raise ValueError(f'the probabilities of {rows["path"][at]} sum to {probs[at].sum():.2f}, not 1: is '
+                             f'a column of {", ".join(cols[:8])} no class? Name the classes with vocab=[...]')
         return probs
 
     @classmethod
@@ -150,9 +150,8 @@ def _repr_markdown_(self:Evaluation):
     splits = ' (' + ', '.join(f'{n} {s}' for s,n in self.splits.items() if s) + ')' if any(self.splits) else ''
     left = f'\n\nLeft out: {self.n_bad} unreadable, {self.n_unlabelled} without a label.' if self.n_bad or self.n_unlabelled else ''
     return (f'| | value | 95% interval |\n|---|---|---|\n| accuracy | **{_percent(self.accuracy)}** | '
-            f'{_percent(lo)} to {_percent(hi)} |\n'
-            f'| macro F1 | {self.macro_f1:.3f} | {f_lo:.3f} to {f_hi:.3f} |\n\n{self.n} photos{splits}, '
-            f'{len(self.vocab)} classes.{left}')
+            f'{_percent(lo)} to {_percent(hi)} |\n| macro F1 | {self.macro_f1:.3f} | {f_lo:.3f} to {f_hi:.3f} '
+            f'|\n\n{self.n} photos{splits}, {len(self.vocab)} classes.{left}')
 
 # %% ../nbs/32_evaluate.ipynb #79074551
 @patch(as_prop=True)

@@ -74,7 +74,9 @@ def _is_text(head):
     return all(c.isprintable() or c.isspace() for c in text)
 
 # %% ../nbs/11_images.ipynb #e169469e
-def picture_format(head):
+def picture_format(
+    head:bytes # The first bytes of a file, `HEAD_BYTES` or fewer
+) -> str: # Such as 'JPEG'
     "The format that the first bytes of a file show; what is not a picture to read is named by an `ImageProblem`"
     if head[:4] == b'II*\0' and head[8:10] == b'CR': raise ImageProblem(_RAW)
     for magic,fmt in _MAGIC:
@@ -107,8 +109,10 @@ def picture_format(head):
 # %% ../nbs/11_images.ipynb #7eb0c050
 HEAD_BYTES = 512 # Bytes that tell what a file is
 
-def file_size(path):
-    "Size of the plain file at `path` in bytes; an `ImageProblem` names what stands there instead"
+def file_size(
+    path:str|os.PathLike # A file
+) -> int: # Bytes
+    "Size of a plain file; an `ImageProblem` names what stands there instead"
     try: st = os.stat(path)
     except FileNotFoundError:
         if os.path.islink(path):
@@ -125,8 +129,10 @@ def file_size(path):
     return st.st_size
 
 # %% ../nbs/11_images.ipynb #4be79f83
-def read_picture(path):
-    "All bytes of the picture file at `path`"
+def read_picture(
+    path:str|os.PathLike # A picture file
+) -> bytes:
+    "All bytes of a picture file; what is none is told by its first bytes, before the rest is read"
     size = file_size(path)
     try:
         with open(path, 'rb') as f:
@@ -309,8 +315,11 @@ def _upright(
     return out, dict(mode=mode, width=h if turn > 4 else w, height=w if turn > 4 else h, exif=exif)
 
 # %% ../nbs/11_images.ipynb #972038c5
-def decode_image(data, draft=None):
-    "The picture in the bytes `data` as upright RGB, and a dict of what the file says about it"
+def decode_image(
+    data:bytes, # Of a picture file
+    draft:tuple|None=None # Height and width that are enough: see `open_image`
+) -> tuple: # The picture, upright and in RGB; a dict of what the file says of it
+    "Decode the bytes of a picture"
     fmt = picture_format(data[:HEAD_BYTES])
     if fmt in ('JPEG', 'PNG') and _cut_short(data, fmt): raise ImageProblem(_TRUNCATED)
     try:

@@ -65,8 +65,8 @@ def _doubt(dirs):
               and {'train'} < {folder_part(o) for o in inside[t]} <= _PARTS]
     if halves and _split_level(dirs) is None:
         return (f"{halves[0]} holds the parts of a split, {' and '.join(sorted(inside[halves[0]]))}, and "
-                f"{sorted(tops-set(halves))[0]} does not: "
-                "arrange all classes alike, or name each photo's part in a CSV file with --split")
+                f"{sorted(tops-set(halves))[0]} does not: arrange all classes alike, or name each photo's "
+                "part in a CSV file with --split")
     parts = {t for t in tops if folder_part(t)}
     train = next((t for t in sorted(parts-direct) if folder_part(t) == 'train'), None)
     if train is None or parts == tops: return ''
@@ -75,8 +75,8 @@ def _doubt(dirs):
     if not (shared or alone): return ''
     odd,beside = sorted(tops-parts)[0], f' and {shared[0]}' if shared else ''
     return (f"{train}{beside} look like the parts of a split, and beside them lies {odd}: take {odd} out if it "
-            "is no class, or "
-            f"give the folder {train} alone, or name each photo's class in a CSV file with --labels")
+            f"is no class, or give the folder {train} alone, or name each photo's class in a CSV file with "
+            "--labels")
 
 # %% ../nbs/13_layout.ipynb #cf7fa266
 def _rest(dirs):
@@ -154,8 +154,8 @@ def warn_twins(
     "Warn of classes whose names differ only in what one easily overlooks"
     for twins in twin_names(names):
         warnings.warn(f"classes {_some_names(twins)} differ only in capitals, blanks or the form of an accent, "
-                      "and are taken for "
-                      f"{len(twins)} classes: give their folders one name if they are one", GarbageWarning,
+                      f"and are taken for {len(twins)} classes: give their folders one name if "
+                      "they are one", GarbageWarning,
                       stacklevel=2)
 
 # %% ../nbs/13_layout.ipynb #a28c8882

@@ -20,7 +20,7 @@ from .scan import find_places
 from .datasets import get_dataset
 from .predictions import read_predictions
 
-# %% ../nbs/41_runs.ipynb #266f18a8
+# %% ../nbs/41_runs.ipynb #c8e012fd
 class RunFile:
     "A file or folder in a run, as an attribute: of a `Run` its path, of the class this object"
     def __init__(self,
@@ -30,7 +30,7 @@ class RunFile:
 
     def __get__(self, run, owner=None): return self if run is None else run.folder/self.name
 
-# %% ../nbs/41_runs.ipynb #1ac91916
+# %% ../nbs/41_runs.ipynb #30a5c700
 class Run:
     "The folder of a run"
     config_file = RunFile('config.json', 'How the run was made; a folder with this file is a run')
@@ -59,13 +59,13 @@ class Run:
     def __str__(self): return str(self.folder)
     def __repr__(self): return f"Run('{self.folder.as_posix()}')"
 
-# %% ../nbs/41_runs.ipynb #196b40d6
+# %% ../nbs/41_runs.ipynb #0af4e118
 @patch(cls_method=True)
 def files(cls:Run) -> list: # `RunFile`s, in the order in which they are written
     "All that a training may leave in its folder"
     return [o for o in vars(cls).values() if isinstance(o, RunFile)]
 
-# %% ../nbs/41_runs.ipynb #55a439e8
+# %% ../nbs/41_runs.ipynb #e11cbb30
 @patch(as_prop=True)
 def exists(self:Run) -> bool:
     "Whether the folder holds a run, finished or not"
@@ -76,7 +76,7 @@ def is_finished(self:Run) -> bool:
     "Whether the folder holds a run that came to its end"
     return self.exists and self.report_file.is_file()
 
-# %% ../nbs/41_runs.ipynb #0d6bd8aa
+# %% ../nbs/41_runs.ipynb #4e11f491
 @patch
 def write(self:Run,
     file:Path, # One of this run's files, such as `run.config_file`
@@ -109,7 +109,7 @@ def read_config(self:Run,
     if isinstance(config, dict): return config
     raise ValueError(f"{self.config_file} {wrong.format('it holds a ' + type(config).__name__)}")
 
-# %% ../nbs/41_runs.ipynb #431ebdac
+# %% ../nbs/41_runs.ipynb #2484d958
 @patch
 def read_metrics(self:Run) -> dict: # What `metrics.json` holds
     "The figures of the run"
@@ -117,7 +117,7 @@ def read_metrics(self:Run) -> dict: # What `metrics.json` holds
         raise FileNotFoundError(f'{self} has no metrics.json: give folders that `garbage-fastai train` made')
     return read_json(self.metrics_file)
 
-# %% ../nbs/41_runs.ipynb #b95fb811
+# %% ../nbs/41_runs.ipynb #dd4d06e3
 @patch
 def read_csv(self:Run,
     file:Path, # One of this run's tables, such as `run.history_file`
@@ -127,7 +127,7 @@ def read_csv(self:Run,
     table = read_predictions(file) if file.is_file() else None
     return table if table is not None and len(table) and set(needs) <= set(table.columns) else None
 
-# %% ../nbs/41_runs.ipynb #5015016f
+# %% ../nbs/41_runs.ipynb #97e5dafa
 _NO_OBJECT = 'is not a JSON object ({}): mend it or remove it'
 
 @patch
@@ -186,7 +186,7 @@ def find_model_dir(
     inside = Run(model).model_dir
     return inside if (inside/'model.json').exists() else Path(model)
 
-# %% ../nbs/41_runs.ipynb #b6b37116
+# %% ../nbs/41_runs.ipynb #aafee1d7
 def half_written(
     path:Path # A file or folder in a run
 ) -> bool:
@@ -255,17 +255,17 @@ def check_writable(
         raise OSError(f"can't write {said} ({e.strerror}): give another place, or mend its permissions") from None
     return path
 
-# %% ../nbs/41_runs.ipynb #96122dc5
+# %% ../nbs/41_runs.ipynb #ff0b9978
 def differences(
     config:dict, # From a `config.json`
-    recipe:dict # What is asked for
+    recipe:dict # What is asked for; a `Recipe` too
 ) -> list: # Such as 'epochs 3 and not 4'
     "Where a run was made with other settings"
     def plain(name, value): return [value,value] if name in ('size','train_size') and isinstance(value, int) else value  # 224 is 224x224
-    want = json.loads(json.dumps(recipe, default=str))
+    want = json.loads(json.dumps(dict(recipe), default=str))
     return [f'{k} {config[k]} and not {v}' for k,v in want.items() if k in config and plain(k, config[k]) != plain(k, v)]
 
-# %% ../nbs/41_runs.ipynb #9c9d7da7
+# %% ../nbs/41_runs.ipynb #a8c1301c
 @patch
 def check_same(self:Run,
     recipe:dict, # What is asked for, from `full_recipe`
@@ -317,13 +317,13 @@ def machine_name() -> str: # Such as 'Intel Xeon Processor, 2 threads'
     n = torch.get_num_threads()
     return f"{processor_name()}, {n} thread{'s'*(n > 1)}"
 
-# %% ../nbs/41_runs.ipynb #bd84020d
+# %% ../nbs/41_runs.ipynb #231f405a
 def versions() -> dict: # Package -> version
     "The versions that a result depends on"
     own = dict(python=sys.version.split()[0], garbage_fastai=garbage_fastai.__version__)
     return {**own, **{p:version(p) for p in ('torch','torchvision','fastai','timm')}}
 
-# %% ../nbs/41_runs.ipynb #2a9d9395
+# %% ../nbs/41_runs.ipynb #da8b95f9
 def code_commit() -> str: # Such as '1a2b3c4', with '-dirty' where files were changed since; empty outside a checkout
     "The commit of this library"
     here = str(Path(garbage_fastai.__file__).parent)
@@ -331,7 +331,7 @@ def code_commit() -> str: # Such as '1a2b3c4', with '-dirty' where files were ch
     except (OSError, subprocess.TimeoutExpired): return ''
     return res.stdout.strip() if res.returncode == 0 else ''
 
-# %% ../nbs/41_runs.ipynb #e4450b9b
+# %% ../nbs/41_runs.ipynb #f9b13609
 def made_here() -> dict: # versions, machine, commit, started
     "Where and when a run is made, for its `config.json`"
     return dict(versions=versions(), machine=machine_name(), commit=code_commit(), started=time.strftime('%Y-%m-%d %H:%M:%S'))

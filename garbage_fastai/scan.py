@@ -26,13 +26,11 @@ from .layout import Place, read_layout
 def _exts(text): return tuple('.'+o for o in text.split())
 
 IMAGE_EXTS = _exts('jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif heic heif hif jp2 j2k jpf jpx '
-                   'ppm pgm pbm pnm pfm qoi mpo '
-    'svg psd ico eps tga dng cr2 cr3 nef arw orf rw2 raf') # Endings that make a file a candidate
+                   'ppm pgm pbm pnm pfm qoi mpo svg psd ico eps tga dng cr2 cr3 nef arw orf rw2 raf') # Endings that make a file a candidate
 _OTHER_EXTS = _exts('txt csv tsv json jsonl xml yaml yml toml ini cfg md rst html htm css js py ipynb log db '
-                    'sqlite zip gz bz2 xz tar '
-    'tgz 7z rar pdf doc docx xls xlsx ppt pptx npy npz pkl pickle pt pth safetensors onnx h5 hdf5 parquet '
-    'feather mp3 wav mp4 m4v mov '
-    'avi mkv webm') # Not even looked into
+                    'sqlite zip gz bz2 xz tar tgz 7z rar pdf doc docx xls xlsx ppt pptx npy npz '
+                    'pkl pickle pt pth safetensors onnx h5 hdf5 parquet feather mp3 wav mp4 m4v '
+                    'mov avi mkv webm') # Not even looked into
 # Put there by systems
 _SKIP = {'__macosx', 'thumbs.db', 'desktop.ini', '@eadir', '#recycle', '$recycle.bin',
          'system volume information'}
@@ -200,8 +198,8 @@ def _rows(files, workers):
     if workers > 1:
         try: ex = _pool(workers)
         except Exception as e:
-            warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); '
-                          'on macOS and Windows a script needs its work under `if __name__ == "__main__":`',
+            warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); on '
+                          'macOS and Windows a script needs its work under `if __name__ == "__main__":`',
                           GarbageWarning)
     if ex is None:
         for o in files:
@@ -287,8 +285,10 @@ def sharpness(
     return ImageStat.Stat(edges).stddev[0] / max(ImageStat.Stat(grey).stddev[0], 24)
 
 # %% ../nbs/14_scan.ipynb #2c5f3851
-def import_trust(module):
-    "A library that only the extra `trust` installs"
+def import_trust(
+    module:str # Such as 'cleanvision'
+): # The module
+    "Import a library that only the extra `trust` installs"
     try: return importlib.import_module(module)
     except ImportError:
         raise ValueError(f"{module.split('.')[0]} is not installed: pip install 'garbage_fastai[trust]'") from None

@@ -152,8 +152,8 @@ def fetch_photo(
                            'the address', url) from None
     except (OSError, http.client.HTTPException, UnicodeError) as e:
         raise ImageProblem('could not be fetched '
-                           f'({getattr(e, "strerror", None) or str(e) or type(e).__name__}): '
-                           'check the address, and the network', url) from None
+                           f'({getattr(e, "strerror", None) or str(e) or type(e).__name__}): check '
+                           'the address, and the network', url) from None
     except ImageProblem as e: raise ImageProblem(e.reason, url) from None
 
 # %% ../nbs/18_sources.ipynb #5c715bd9

@@ -132,8 +132,7 @@ def parse_fractions(
 ) -> tuple: # Three numbers that sum to 1
     "Fractions of train, valid and test"
     bad = ValueError(f"split '{how}' is not a split: give two or three parts that sum to 100 or to 1, such as "
-                     "50/25/25, with "
-                     'more than 0 for the first two, train and valid')
+                     "50/25/25, with more than 0 for the first two, train and valid")
     try: parts = [float(o) for o in (how.split('/') if isinstance(how, str) else how)]
     except (TypeError, ValueError): raise bad from None
     total = sum(parts)
@@ -153,8 +152,7 @@ def read_splits(
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"split '{path}': no such file. Give fractions such as 50/25/25, 'published', "
-                                "or "
-                                'the path of a CSV file with the columns path and split')
+                                "or the path of a CSV file with the columns path and split")
     df = read_text_csv(path)
     df.columns = [str(c).strip().lower() for c in df.columns]
     file_col = next((c for c in ('path','file','filename','image','name') if c in df), None)
@@ -236,8 +234,7 @@ def published_split(
             m = re.fullmatch(r'(.+?)\s+([1-6])', line.strip())
             if not m:
                 raise ValueError(f"{path}, line {i}: '{line[:60]}' is not a file name and a number from 1 to "
-                                 "6; get the "
-                                 f'file from {ds.home}')
+                                 f"6; get the file from {ds.home}")
             rows.append((f'{_published_classes[int(m[2])]}/{m[1]}', part))
     return pd.DataFrame(rows, columns=['path','split'], dtype=object)
 
@@ -272,8 +269,8 @@ def read_labels(
         if labels and not files: files = next(c for c in df.columns if c != labels)
     if not (files and labels):
         raise ValueError(f"{path} has the columns {', '.join(df.columns)}, and it is not clear which holds the "
-                         f"{'classes' if files else 'names'} "
-                         f"of the photos: say {'--label-col' if files else '--path-col'} NAME")
+                         f"{'classes' if files else 'names'} of the photos: say "
+                         f"{'--label-col' if files else '--path-col'} NAME")
     res = pd.DataFrame(dict(path=df[files].str.strip(), label=df[labels].str.strip()), dtype=object)
     for c in df.columns:
         if c not in (files, labels): res[c] = df[c].str.strip()
@@ -311,14 +308,13 @@ def join_labels(
     rows = _find_named(table, listed['path'].tolist())
     if not any(r >= 0 for r in rows):
         raise ValueError(f"{source} names none of the {len(table)} photos: its first is "
-                         f"{next(iter(listed['path']), 'missing')}, "
-                         f"the folder's first is {table['path'].iloc[0]}")
+                         f"{next(iter(listed['path']), 'missing')}, the folder's first is "
+                         f"{table['path'].iloc[0]}")
     for state,text in ((-1, 'not found'), (-2, 'not clear, as several photos have that name')):
         odd = [key for r,key in zip(rows, listed['path']) if r == state]
         if odd:
             warnings.warn(f"{source}: {len(odd)} of its {len(listed)} photos {'is' if len(odd)==1 else 'are'} "
-                          f"{text} "
-                          f"({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
+                          f"{text} ({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
     for column in listed.columns.drop('path'):
         name = 'given' if column.lower() in _split_names else column
         if name in table and name not in ('label','given'): continue  # what a scan found stays
@@ -352,8 +348,7 @@ def _split_by_folders(ids, labels, groups, rows, given, seed):
     has = set(part_of.values())
     if 'train' not in has:
         raise ValueError(f"the folders give a part {' and '.join(sorted(has))} and none to train with that has "
-                         "labelled photos: "
-                         "add a folder train with one sub-folder for each class")
+                         "labelled photos: add a folder train with one sub-folder for each class")
     if 'valid' in has: return part_of
     fractions = (.8,.2,0.) if 'test' in has else parse_fractions(DEFAULT_SPLIT)
     train = [r for r,part in part_of.items() if part == 'train']
@@ -397,8 +392,7 @@ def check_splits(
     if not len(n): raise ValueError('no photo takes part in the split: none was found, or none can be used')
     if len(n) == 1:
         raise ValueError(f"there is only one class, '{n.index[0]}', and a classifier needs two or more: make "
-                         "one "
-                       'sub-folder of photos for each class')
+                         "one sub-folder of photos for each class")
     for part in PARTS[:2]:
         if not n[part].sum():
             raise ValueError(f'no photo is in the part {part}: give it a fraction above 0, or lines in the '
@@ -406,8 +400,7 @@ def check_splits(
     for part in PARTS[:2]:
         if missing := [repr(str(c)) for c in n.index[n[part] == 0]]:
             raise ValueError(f"no photo of {', '.join(missing)} is in the part {part}: put some there in the "
-                             "split file, split by "
-                             "fractions, or take the class's folder out")
+                             "split file, split by fractions, or take the class's folder out")
 
 # %% ../nbs/19a_splits.ipynb #991a4206
 def group_photos(
@@ -446,8 +439,8 @@ def _usable_rows(table):
     no_label = ok & (labels == '').to_numpy()
     if no_label.sum() == ok.sum():
         raise ValueError(f"no photo is in a class's folder, the first is {table['path'][no_label].iloc[0]}: "
-                         "put them in one sub-folder "
-                         'for each class, or name their classes in a CSV file with --labels')
+                         "put them in one sub-folder for each class, or name their classes in a CSV file "
+                         "with --labels")
     warn_strays(table)
     lost = sorted(set(labels)-set(labels[ok])-{''})
     if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", GarbageWarning, stacklevel=3)
@@ -460,8 +453,7 @@ def _published(table, usable, data):
     other = sorted({labels[r] for r in usable}-set(_published_classes.values()))
     if other:
         raise ValueError(f"the published split is TrashNet's and knows no class '{other[0]}': give fractions "
-                         "such as "
-                         '50/25/25, or a CSV file')
+                         "such as 50/25/25, or a CSV file")
     near = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in table['path']])
     return _split_by_list(table, usable, published_split(data, near), "TrashNet's published lists")
 
@@ -599,8 +591,10 @@ def read_decisions(
     return d
 
 # %% ../nbs/19a_splits.ipynb #2d149124
-def page_text(path):
-    # a web page cannot hold bytes that are no text, and puts ? for them
+def page_text(
+    path:str|Path # A path, maybe with bytes that are no text
+) -> str: # With ? for them, as a web page has it
+    "A path as a review sheet can hold it"
     return str(path).encode('utf-8', 'replace').decode()
 
 def _path_shown(path): return page_text(path) if page_text(path).isprintable() else ascii(path)

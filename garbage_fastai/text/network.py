@@ -104,6 +104,7 @@ class PadTokens(Transform):
             return TensorTokens(F.pad(o.as_subclass(Tensor), (0, n-len(o)), value=self.pad))
         return [tuple(pad(o) for o in s) for s in samples]
 
+# %% ../../nbs/text/61_network.ipynb #96d001d8
 @patch
 def batch(self:TokenLoader,
     texts:list # Strings
@@ -129,6 +130,7 @@ def new_image_body(
     if isinstance(arch, str): return timm.create_model(arch, pretrained=pretrained, **kwargs)
     return arch(weights='DEFAULT' if pretrained else None)
 
+# %% ../../nbs/text/61_network.ipynb #0eceab49
 def cut_classifier(
     model:nn.Module # A timm or torchvision network; changed in place
 ) -> tuple: # (the network without its last layer, how many features it then gives)
@@ -309,6 +311,16 @@ def from_learner(cls:TextInput,
     "The descriptions that a Learner reads"
     return cls(token_loader(learn.dls))
 
+# %% ../../nbs/text/61_network.ipynb #44ace02d
+@patch
+def save(self:TextInput,
+    learn:Learner, # That is exported
+    folder:Path # Its model folder
+):
+    "Write the tokenizer and the encoder's configuration"
+    for o in (self.tokens.tokenizer, learn.model.text_body.config): o.save_pretrained(folder/'encoder')
+
+# %% ../../nbs/text/61_network.ipynb #21bd1a9c
 @patch(cls_method=True)
 def from_folder(cls:TextInput,
     folder:Path, # A model folder
@@ -317,14 +329,6 @@ def from_folder(cls:TextInput,
     "The descriptions that the network of a model folder reads"
     max_tokens = config['fusion'].get('max_tokens')
     return None if max_tokens is None else cls(TokenLoader(folder/'encoder', max_tokens))
-
-@patch
-def save(self:TextInput,
-    learn:Learner, # That is exported
-    folder:Path # Its model folder
-):
-    "Write the tokenizer and the encoder's configuration"
-    for o in (self.tokens.tokenizer, learn.model.text_body.config): o.save_pretrained(folder/'encoder')
 
 # %% ../../nbs/text/61_network.ipynb #8bd4cc58
 @patch(cls_method=True)
@@ -353,6 +357,7 @@ def forward_alone(self:TextInput,
         raise ValueError("this model reads photos too: its DataLoaders must open them as build_dataloaders does")
     return text_forward(model, self.tokens, precision, device)
 
+# %% ../../nbs/text/61_network.ipynb #be9ee621
 @patch
 def predict_alone(self:TextInput,
     forward, # From `forward_alone`
