@@ -26,7 +26,7 @@ from .scan import IMAGE_EXTS
 from .predictions import (
     BINS, assemble_predictions, bin_predictions, class_columns, class_name, read_bins)
 from .cam import class_activation_map, overlay_map
-from .runs import find_model_dir
+from .runs import Run, find_model_dir
 from .export import Predictor
 
 # %% ../nbs/54_app.ipynb #3156365d
@@ -38,6 +38,7 @@ def no_answer(
     return {'file': Path(path).name, 'class': None, 'confidence': None, 'bin': None, 'bin_confidence': None,
             'sure': False, 'reason': reason, 'probabilities': {}}
 
+# %% ../nbs/54_app.ipynb #7e8a81e6
 def photo_answer(
     row:dict, # Of a table of predictions
     classes:dict, # Class -> column of its probability
@@ -136,6 +137,7 @@ class Uploads(set):
             del self.n[file]
             return True
 
+# %% ../nbs/54_app.ipynb #6ca58a7c
 def forget_photos(
     paths:list, # Files that were answered
     uploads:Uploads # Those that came in
@@ -183,7 +185,11 @@ class AnswerDesk:
         paths = [sent] if isinstance(sent, str) else list(sent or [])
         return self.turns.submit(self.look, paths, pictures).result()
 
-    def look(self, paths, pictures):
+    def look(self,
+        paths:list, # Files
+        pictures:bool # As for `ask`
+    ) -> tuple: # As for `ask`
+        "Answer at once; only to be called in the thread that answers"
         cache = {}
         def picture(path, answer):
             if not pictures or answer['class'] is None: return ''
@@ -201,6 +207,7 @@ def take_paths(
     "Let `field` pass on paths; Gradio's own way leaves an empty file for each"
     field.preprocess = lambda sent: [o.path for o in sent or []]
 
+# %% ../nbs/54_app.ipynb #4e0c989d
 def add_photo_fields(
     desk:AnswerDesk # Which answers
 ):
@@ -219,6 +226,7 @@ def add_photo_fields(
     files.upload(show, files, [files,out], api_visibility='private')
     camera.input(show, camera, [camera,out], api_visibility='private')
 
+# %% ../nbs/54_app.ipynb #3251d9a4
 def add_report(
     report:Path # `report.html` of a run
 ):
@@ -228,6 +236,7 @@ def add_report(
     with gr.Tab('How good is this model?') as tab: page = gr.HTML()
     tab.select(frame, None, page, api_visibility='private')
 
+# %% ../nbs/54_app.ipynb #cd032f69
 def add_api(
     desk:AnswerDesk # Which answers
 ):
@@ -253,7 +262,7 @@ def build_app(
         raise ValueError(f"{model} reads descriptions and sees no photos: "
                          "give a model that was trained on photos")
     desk = AnswerDesk(predictor, known_bins(bins, predictor.vocab), keep)
-    report = folder.parent/'report.html'
+    report = Run(folder.parent).report_file
     with gr.Blocks(title='What is it?', analytics_enabled=False, delete_cache=(600,600)) as app:
         app.upload_file_set = app.temp_file_sets[0] = desk.uploads
         gr.HTML(render_template('app_intro.html', vocab=predictor.vocab, keep=keep))
@@ -269,6 +278,7 @@ def private_uploads():
     os.environ['GRADIO_TEMP_DIR'] = folder = tempfile.mkdtemp(prefix='garbage-fastai-')
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
+# %% ../nbs/54_app.ipynb #a3561c1f
 def serve(
     model:str|Path, # As for `build_app`
     host:str='127.0.0.1', # '0.0.0.0' lets other machines in: then anyone who reaches the port can ask

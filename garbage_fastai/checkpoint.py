@@ -150,6 +150,7 @@ class Checkpoint(Callback):
             self._saved = read_checkpoint(self.file)
             self.notes, self.done = self._saved['notes'], self._saved['epoch']
 
+# %% ../nbs/26_checkpoint.ipynb #1abfa017
 @patch
 def save(self:Checkpoint,
     epoch:int # How many epochs are done

@@ -23,7 +23,7 @@ from .splits import join_labels, read_labels
 from .sources import photo_names, photo_table
 from .predictions import class_columns, class_name, map_labels, warn_strays
 from .evaluate import Evaluation
-from .runs import check_writable, find_model_dir
+from .runs import Run, check_writable, find_model_dir
 from .export import Predictor, learned_parts, read_learned, read_model_json
 
 # %% ../nbs/53_sort.ipynb #e7a104ce
@@ -125,15 +125,15 @@ def evaluate_model(
     labels:str|Path|pd.DataFrame|None=None # A CSV file that names the photos' classes: see `load_table`
 ) -> Evaluation: # Of all photos; see `note_learned` for its `learned` and `new`
     "Test a model on labelled photos"
-    if out is not None and (Path(out)/'config.json').exists():
+    if out is not None and Run(out).exists:
         raise ValueError(f"--out {out} holds a run, whose predictions would be lost: give another folder")
     predictor = Predictor(find_model_dir(model))
     table = model_labels(labelled_photos(data, labels), predictor.vocab, data)
     ev = Evaluation(predictor.predict(table, progress=progress))
     note_learned(ev, model)
     if out is not None:
-        write_file(Path(out)/'predictions.csv', ev.preds.to_csv(index=False))
-        write_json(Path(out)/'metrics.json', {**ev.metrics(), **ev.learned})
+        write_file(Run(out).predictions_file, ev.preds.to_csv(index=False))
+        write_json(Run(out).metrics_file, {**ev.metrics(), **ev.learned})
     return ev
 
 # %% ../nbs/53_sort.ipynb #6fcc1cb0
@@ -145,7 +145,8 @@ def check_outputs(
     "Make sure that predictions can be written, and photos copied"
     if out is not None:
         check_writable(out)
-        if Path(out).name == 'predictions.csv' and (Path(out).parent/'config.json').exists():
+        run = Run(Path(out).parent)
+        if run.exists and Path(out) == run.predictions_file:
             raise ValueError(f"--out {out} is that of a run, whose predictions would be lost: "
                              "give another name")
     if copy_into is None: return
