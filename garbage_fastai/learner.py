@@ -21,9 +21,9 @@ from fastai.callback.training import BnFreeze
 from fastai.callback.schedule import ParamScheduler
 from .core import GarbageWarning
 from .models import (
-    arch_name, check_layout, default_weights, find_arch, freeze_splitter, hub_errors, own_model_dir,
-    read_own_model, read_weights, shape_only, speed_up_depthwise)
-from .infer import PACKAGED, low_precision, packaged_weights, pick_format
+    PACKAGED, arch_name, check_layout, default_weights, find_arch, freeze_splitter, hub_errors, own_model_dir,
+    packaged_weights, read_own_model, read_weights, shape_only, speed_up_depthwise)
+from .infer import low_precision, pick_format
 from .callbacks import StopOnNaN, precision_callbacks, used_precision
 
 # %% ../nbs/27_learner.ipynb #f9a4fc32

@@ -7,12 +7,12 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/report.html.md"""
 # %% auto #0
 __all__ = ['RESIZE_WORDS', 'interval_words', 'duration_words', 'count_words', 'short_path', 'excluded_rows', 'labelled_rows',
            'scored', 'copy_notes', 'leak_notes', 'chart_axes', 'chart', 'history_charts', 'lr_chart',
-           'confidence_charts', 'matrix_shades', 'matrix_chart', 'page_photo', 'headline_facts', 'training_time',
+           'confidence_charts', 'matrix_shades', 'matrix_chart', 'page_photo', 'training_time', 'headline_facts',
            'run_photos', 'class_sizes', 'sample_rows', 'photo_facts', 'training_facts', 'class_facts', 'confused_pairs',
-           'hardest_photos', 'activation_maps', 'mistake_facts', 'shell_word', 'flat_items', 'use_facts', 'run_limits',
-           'table_limits', 'report_facts', 'left_out', 'write_report', 'escape_markdown', 'weights_license',
-           'hub_header', 'photo_words', 'data_name', 'data_words', 'card_facts', 'write_card', 'model_files',
-           'push_model']
+           'hardest_photos', 'activation_maps', 'mistake_facts', 'shell_word', 'flat_items', 'use_facts',
+           'table_limits', 'run_limits', 'left_out', 'report_facts', 'write_report', 'escape_markdown',
+           'weights_license', 'hub_header', 'photo_words', 'data_name', 'data_words', 'card_facts', 'write_card',
+           'model_files', 'push_model']
 
 # %% ../nbs/52_report.ipynb #f1172256
 import html, json, os, re, shlex, subprocess
@@ -27,7 +27,7 @@ from .duplicates import find_leaks
 from .models import PACKAGED
 from .evaluate import Evaluation
 from .calibrate import plot_coverage, plot_reliability
-from .runs import find_model_dir, read_run
+from .runs import Run, find_model_dir, read_run
 from .export import read_model_json
 
 # %% ../nbs/52_report.ipynb #22afb74d
@@ -75,6 +75,7 @@ def excluded_rows(
     if 'split' in table and (table['split'] != '').any(): return table['split'] == ''
     return pd.Series(False, table.index, dtype=bool)
 
+# %% ../nbs/52_report.ipynb #c5f00fa5
 def labelled_rows(
     table:pd.DataFrame # Photos, with `label`
 ) -> pd.DataFrame: # Those that are not excluded and have a label
@@ -136,6 +137,7 @@ def chart_axes(
     with plt.style.context('default'):
         return Figure(figsize=figsize, layout='constrained').add_subplot()
 
+# %% ../nbs/52_report.ipynb #fd2ef92a
 def chart(
     fig:Figure, # A matplotlib figure
     alt:str # What it shows, in words
@@ -200,6 +202,7 @@ def matrix_shades(
     mistakes = np.minimum(3*share, 1)  # they are few, and drawn three times as strong
     return .12 + .63*np.where(np.eye(len(cm)), share, mistakes)
 
+# %% ../nbs/52_report.ipynb #aa84b736
 def matrix_chart(
     ev:Evaluation # Of many classes
 ) -> dict: # A chart
@@ -223,6 +226,14 @@ def page_photo(
     src = thumbnail_uri(Path(data)/path if moved else path)
     return dict(src=src, alt=f'{said}: {name}', name=name, **more)
 
+# %% ../nbs/52_report.ipynb #f6bf8005
+def training_time(
+    seconds # A number, or a dict with one for each phase
+) -> str: # In words; None where it is neither
+    "How long a training took, without its evaluation"
+    if isinstance(seconds, dict): seconds = sum(v for phase,v in seconds.items() if phase != 'evaluate')
+    return duration_words(seconds) if isinstance(seconds, (int,float)) else None
+
 # %% ../nbs/52_report.ipynb #d5a0ae82
 def headline_facts(
     r:SimpleNamespace, # A run, from `read_run`
@@ -244,13 +255,6 @@ def headline_facts(
                 words=interval_words(lo, hi), f1_ci=ev.macro_f1_ci95,
                 tiles=[(name,value) for name,value in tiles.items() if value not in (None, '')])
 
-def training_time(
-    seconds # A number, or a dict with one for each phase
-) -> str: # In words; None where it is neither
-    "How long a training took, without its evaluation"
-    if isinstance(seconds, dict): seconds = sum(v for phase,v in seconds.items() if phase != 'evaluate')
-    return duration_words(seconds) if isinstance(seconds, (int,float)) else None
-
 # %% ../nbs/52_report.ipynb #430c1a2c
 def run_photos(
     r:SimpleNamespace # A run, from `read_run`
@@ -259,6 +263,7 @@ def run_photos(
     table = r.splits if r.splits is not None else r.preds
     return table.assign(**{c: '' for c in ('label','reason') if c not in table})
 
+# %% ../nbs/52_report.ipynb #924ec125
 def class_sizes(
     table:pd.DataFrame, # From `run_photos`
     vocab:list # Classes
@@ -293,6 +298,7 @@ def sample_rows(
         rows.append(dict(name=c, photos=[page_photo(p, f'Photo of {c}', data) for p in chosen]))
     return rows
 
+# %% ../nbs/52_report.ipynb #c4004672
 def photo_facts(
     r:SimpleNamespace, # A run, from `read_run`
     ev:Evaluation # Of the evaluation photos
@@ -317,6 +323,7 @@ def training_facts(
     return dict(lr=None if r.lr_find is None else lr_chart(r.lr_find, suggestion),
                 curves=[] if r.history is None else history_charts(r.history))
 
+# %% ../nbs/52_report.ipynb #6674a201
 def class_facts(
     ev:Evaluation # Of the evaluation photos
 ) -> dict: # per, axis, cm, shade and matrix
@@ -342,6 +349,7 @@ def confused_pairs(
         pairs.append(dict(actual=actual, predicted=predicted, n=n, share=n/support[actual], photos=shown))
     return pairs
 
+# %% ../nbs/52_report.ipynb #6553f77d
 def hardest_photos(
     ev:Evaluation, # Of the evaluation photos
     n:int=12, # How many
@@ -362,9 +370,11 @@ def activation_maps(
         return dict(src=data_uri(file.read_bytes(), 'jpeg'), name=name, label=o.label, predicted=o.predicted,
                     alt=f'Where the network looked: {o.label}, predicted {o.predicted}: {name}')
     if r.maps is None: return []
-    rows = [(o, r.folder/'maps'/Path(str(o.file)).name) for o in r.maps.itertuples()]
+    folder = Run(r.folder).maps_dir
+    rows = [(o, folder/Path(str(o.file)).name) for o in r.maps.itertuples()]
     return [picture(o, file) for o,file in rows if file.is_file()]
 
+# %% ../nbs/52_report.ipynb #c9ad0901
 def mistake_facts(
     r:SimpleNamespace, # A run, from `read_run`
     ev:Evaluation, # Of the evaluation photos
@@ -382,6 +392,7 @@ def shell_word(
     "`text` as one word on this system's command line"
     return subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)
 
+# %% ../nbs/52_report.ipynb #118393d0
 def flat_items(
     config:dict, # Values may be dicts
     prefix:str='' # Put before each key
@@ -391,15 +402,36 @@ def flat_items(
         if isinstance(v, dict): yield from flat_items(v, f'{prefix}{k}.')
         else: yield f'{prefix}{k}', v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
 
+# %% ../nbs/52_report.ipynb #535ee32a
 def use_facts(
     r:SimpleNamespace # A run, from `read_run`
 ) -> dict: # model, model_in_python, run and config
     "The sections about how to use the model, and about what was run"
-    model = r.folder/'model'
+    model = Run(r.folder).model_dir
     return dict(model=shell_word(str(model)) if model.is_dir() else '', run=str(r.folder),
                 model_in_python=repr(f'{r.folder}/model'), config=list(flat_items(r.config)))
 
 # %% ../nbs/52_report.ipynb #823de9d8
+def table_limits(
+    ev:Evaluation, # Of the evaluation photos
+    split:str, # Which these are, from `scored`
+    r:SimpleNamespace, # A run, from `read_run`
+    n_bad:int # Files that could not be read
+): # Sentences
+    "The limits that show in the tables: small classes, unreadable files, figures that disagree"
+    few = [c for c,support in ev.per_class()['support'].items() if support < 20]
+    if few:
+        named = ', '.join(few[:12]) + (' and others' if len(few) > 12 else '')
+        yield f'Fewer than 20 photos were tested of {named}: take those figures as rough.'
+    if n_bad:
+        stand = 'stands' if n_bad == 1 else 'stand'
+        yield f"{count_words(n_bad, 'file')} could not be read and {stand} in none of the figures."
+    told = r.metrics.get('accuracy')
+    if split == 'test' and isinstance(told, (int,float)) and abs(told-ev.accuracy) > 1e-4:
+        yield (f'metrics.json says {told:.1%}, the predictions say {ev.accuracy:.1%}: '
+               'they may be of different runs.')
+
+# %% ../nbs/52_report.ipynb #02f6eaff
 def run_limits(
     ev:Evaluation, # Of the evaluation photos
     split:str, # Which these are, from `scored`
@@ -423,24 +455,13 @@ def run_limits(
            'even for a photo that shows none of them or several.')
     yield from table_limits(ev, split, r, n_bad)
 
-def table_limits(
-    ev:Evaluation, # Of the evaluation photos
-    split:str, # Which these are, from `scored`
-    r:SimpleNamespace, # A run, from `read_run`
-    n_bad:int # Files that could not be read
-): # Sentences
-    "The limits that show in the tables: small classes, unreadable files, figures that disagree"
-    few = [c for c,support in ev.per_class()['support'].items() if support < 20]
-    if few:
-        named = ', '.join(few[:12]) + (' and others' if len(few) > 12 else '')
-        yield f'Fewer than 20 photos were tested of {named}: take those figures as rough.'
-    if n_bad:
-        stand = 'stands' if n_bad == 1 else 'stand'
-        yield f"{count_words(n_bad, 'file')} could not be read and {stand} in none of the figures."
-    told = r.metrics.get('accuracy')
-    if split == 'test' and isinstance(told, (int,float)) and abs(told-ev.accuracy) > 1e-4:
-        yield (f'metrics.json says {told:.1%}, the predictions say {ev.accuracy:.1%}: '
-               'they may be of different runs.')
+# %% ../nbs/52_report.ipynb #f61ee3c6
+def left_out(
+    r:SimpleNamespace # A run, from `read_run`
+) -> int: # Photos
+    "How many photos a person left out"
+    table = run_photos(r)
+    return int((table['decision'] == 'leave_out').sum()) if 'decision' in table else 0
 
 # %% ../nbs/52_report.ipynb #67fabf95
 def report_facts(
@@ -450,20 +471,13 @@ def report_facts(
 ) -> dict: # Everything that the template shows
     "Collect what the page says and shows"
     try: ev, split = scored(r.preds)
-    except ValueError as e: raise ValueError(f"{r.folder/'predictions.csv'}: {e}") from None
+    except ValueError as e: raise ValueError(f'{Run(r.folder).predictions_file}: {e}') from None
     photos, alone = photo_facts(r, ev), r.metrics.get('alone') or {}
     sure = confidence_charts(ev, alone.get('threshold')) if alone else []
     return dict(ev=ev, split=split, **headline_facts(r, ev, split, title), **photos,
                 **training_facts(r), **class_facts(ev), **mistake_facts(r, ev, n_top),
                 alone=alone, sure=sure, **use_facts(r),
                 limits=list(run_limits(ev, split, r, photos['n_bad'] - left_out(r))))
-
-def left_out(
-    r:SimpleNamespace # A run, from `read_run`
-) -> int: # Photos
-    "How many photos a person left out"
-    table = run_photos(r)
-    return int((table['decision'] == 'leave_out').sum()) if 'decision' in table else 0
 
 # %% ../nbs/52_report.ipynb #a4cb1023
 def write_report(
@@ -475,7 +489,7 @@ def write_report(
     "Write a self-contained HTML page about a run"
     r = read_run(run)
     page = render_template('report.html', **report_facts(r, title, n_top))
-    out = Path(out) if out is not None else r.folder/'report.html'
+    out = Path(out) if out is not None else Run(run).report_file
     return write_file(out, page.encode('utf-8', 'replace'))  # a file name may hold bytes that are no text
 
 # %% ../nbs/52_report.ipynb #d7d90c22
@@ -533,6 +547,7 @@ def photo_words(
     rounded = {k: [round(o, 4) for o in model[k]] for k in ('mean','std')}
     return dict(resize=RESIZE_WORDS[model['resize']], size=model['size'], **rounded)
 
+# %% ../nbs/52_report.ipynb #b9692664
 def data_name(
     config:dict # Of a run
 ) -> str: # On one line
@@ -555,7 +570,7 @@ def card_facts(
     r:SimpleNamespace # A finished run, from `read_run`
 ) -> dict: # Everything that the template shows
     "Collect what the card says"
-    cfg, model = r.config, read_model_json(r.folder/'model')
+    cfg, model = r.config, read_model_json(Run(r.folder).model_dir)
     ev, split = scored(r.preds)
     license, licence = weights_license(cfg)
     limits = ['It is for photos like those it was trained on. '
@@ -568,12 +583,13 @@ def card_facts(
                 temperature=model.get('temperature'), limits=limits, licence=licence,
                 **data_words(cfg), **photo_words(model))
 
+# %% ../nbs/52_report.ipynb #a28a2c01
 def write_card(
     run:str|Path # A finished run folder
 ) -> Path: # `README.md` in its model folder
     "Write the model card of a run"
     card = render_template('card.md', **card_facts(read_run(run)))
-    return write_file(Path(run)/'model'/'README.md', card.strip()+'\n')
+    return write_file(Run(run).model_dir/'README.md', card.strip()+'\n')
 
 # %% ../nbs/52_report.ipynb #39acf778
 def model_files(

@@ -14,8 +14,8 @@ from fastai.vision.all import *
 from fastai.text.data import SortedDL
 from fastai.callback.training import BnFreeze
 from ..data import build_dataloaders, usable
-from ..models import arch_name, find_arch, hub_errors, speed_up_depthwise
-from ..infer import PACKAGED, low_precision
+from ..models import PACKAGED, arch_name, find_arch, hub_errors, speed_up_depthwise
+from ..infer import low_precision
 from ..callbacks import precision_callbacks, used_precision
 from ..learner import StartingPoint, fair_loss, find_normalize, head_learner, load_torchvision, run_bodies
 from ..predictions import assemble_predictions
