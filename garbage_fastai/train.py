@@ -48,7 +48,7 @@ from .runs import Run, made_here
 from .export import export_model, learned_photos
 from .report import write_card, write_report
 
-# %% ../nbs/42_train.ipynb #602d63f4
+# %% ../nbs/42_train.ipynb #7804e9f7
 def check_together(
     recipe:Recipe # Whose settings are allowed, each for itself
 ):
@@ -59,7 +59,7 @@ def check_together(
     for name in ('size','train_size'): check_size(recipe.arch, pair(recipe[name]), name)
     check_freeze(recipe.arch, recipe.freeze)
 
-# %% ../nbs/42_train.ipynb #af71746d
+# %% ../nbs/42_train.ipynb #94dbc21e
 def own_arch(
     changes:dict # To the default recipe
 ) -> str: # Its full name
@@ -68,6 +68,7 @@ def own_arch(
     if 'arch' not in changes and own_model_dir(weights): arch = read_own_model(weights)['arch']
     return arch_name(find_arch(arch))
 
+# %% ../nbs/42_train.ipynb #af71746d
 def full_recipe(
     **kwargs # Changes to `Recipe`; None changes nothing
 ) -> Recipe: # As `config.json` tells it
@@ -77,7 +78,8 @@ def full_recipe(
     changes = {k:v for k,v in kwargs.items() if v is not None}
     recipe = Recipe(**{**changes, 'arch': own_arch(changes)})
     if recipe.arch in SCRATCH and recipe.weights == 'auto': recipe.weights = 'none'
-    if recipe.weights == 'none' and 'freeze' not in changes: recipe.freeze = 'none'  # from scratch there is nothing to keep
+    from_scratch = recipe.weights == 'none'  # there is nothing to keep
+    if from_scratch and 'freeze' not in changes: recipe.freeze = 'none'
     recipe.check()
     size = pair(recipe.size)
     if recipe.train_size == 'auto': recipe.train_size = smaller_size(size)
@@ -94,7 +96,7 @@ def decision_counts(
     n = table['decision'].value_counts()
     return dict(file=Path(decisions).name, relabelled=int(n.get('relabel', 0)), left_out=int(n.get('leave_out', 0)))
 
-# %% ../nbs/42_train.ipynb #8dac6bf4
+# %% ../nbs/42_train.ipynb #155bb51c
 def drop_unlabelled(
     table:pd.DataFrame # From `scan_images`
 ) -> pd.DataFrame: # Without the photos that are there to be predicted only
@@ -109,10 +111,10 @@ def load_table(
     data:str|Path, # A folder with one sub-folder a class, an archive, or a known name such as 'trashnet' or 'sample'
     progress:bool=True, # Show a progress bar
     decisions:str|Path|None=None, # A CSV file from a review of the labels, applied to the table: see `apply_decisions`
-    labels:str|Path|pd.DataFrame|None=None # A CSV file that names the photos' classes, or what `read_labels` made of one
+    labels:str|Path|pd.DataFrame|None=None # A CSV file with the photos' classes, or what `read_labels` made of one
 ) -> pd.DataFrame: # One row a photo, not split yet
     "Find and look through the photos"
-    decided = None if decisions is None else read_decisions(decisions)  # these files are small: what is wrong in them is told first
+    decided = None if decisions is None else read_decisions(decisions)  # before the photos: it takes no time
     listed = labels if labels is None or isinstance(labels, pd.DataFrame) else read_labels(labels)
     table = scan_images(get_dataset(data), progress=progress, folder_only=True, strict=listed is None)
     if listed is not None:
@@ -184,7 +186,7 @@ def recipe_learner(
     return build_learner(dls, r.arch, r.weights, r.freeze, r.precision, r.balance, r.label_smoothing, path=out,
                          head=r.head, normalize=r.normalize)
 
-# %% ../nbs/42_train.ipynb #fb80bc69
+# %% ../nbs/42_train.ipynb #1133aae7
 def trains_head(
     recipe:Recipe # From `full_recipe`
 ) -> bool:
@@ -197,7 +199,7 @@ def mixes_weights(
     "Whether the final weights are mixed with those from before fine-tuning"
     return trains_head(recipe) and recipe.epochs > 0 and recipe.wise < 1
 
-# %% ../nbs/42_train.ipynb #0bb105a0
+# %% ../nbs/42_train.ipynb #a570cb46
 def train_head(
     learn:Learner, # From `build_learner`
     recipe:Recipe # From `full_recipe`
@@ -209,7 +211,7 @@ def train_head(
     done = dict(found=found, head=round(time.time()-start, 1))
     return {**done, 'before': copy_weights(learn.model)} if mixes_weights(recipe) else done
 
-# %% ../nbs/42_train.ipynb #937f1970
+# %% ../nbs/42_train.ipynb #521561fd
 def train_body(
     learn:Learner, # With a trained head, or from scratch
     recipe:Recipe, # From `full_recipe`
@@ -229,7 +231,7 @@ def mix_back(
     "Mix the weights from before fine-tuning into the final ones"
     mix_weights(learn.model, before, copy_weights(learn.model), recipe.wise)
 
-# %% ../nbs/42_train.ipynb #a725ffdd
+# %% ../nbs/42_train.ipynb #2949d19b
 def fit_recipe(
     learn:Learner, # From `build_learner`
     recipe:Recipe, # From `full_recipe`
@@ -259,7 +261,7 @@ class EpochLines(Callback):
         self.learn.logger = print_epoch
         print_epoch(self.recorder.metric_names)
 
-# %% ../nbs/42_train.ipynb #452edb8d
+# %% ../nbs/42_train.ipynb #f671c509
 def recipe_callbacks(
     recipe:Recipe, # From `full_recipe`
     ckpt:Checkpoint, # Of the run folder
@@ -276,9 +278,10 @@ def file_callbacks(
 ) -> list: # For `fit_recipe`
     "What the first process writes and prints while it trains"
     logs = log_callbacks(recipe.log, run.folder, dict(recipe))
-    return [CSVLogger(run.history_file.name), BestModel(), LiveGraph(run.history_plot), *logs, *([] if progress else [EpochLines()])]
+    lines = [] if progress else [EpochLines()]
+    return [CSVLogger(run.history_file.name), BestModel(), LiveGraph(run.history_plot), *logs, *lines]
 
-# %% ../nbs/42_train.ipynb #7c1d5ffd
+# %% ../nbs/42_train.ipynb #468af589
 class Deadline:
     "When a run has to be finished"
     def __init__(self,
@@ -291,7 +294,7 @@ class Deadline:
         "What stops a training in time"
         return None if self.end is None else TimeLimit(self.end-time.time(), reserve=30+2*loading)
 
-# %% ../nbs/42_train.ipynb #67da4043
+# %% ../nbs/42_train.ipynb #6b5d3525
 def open_run(
     out:str|Path, # The run folder
     data:str|Path, # The photos
@@ -301,16 +304,17 @@ def open_run(
     resume:bool=False # Continue one
 ) -> tuple: # The `Run`; the recipe; and the run's `config.json` where it continues, else an empty dict
     "See what a training in a folder has to do"
-    if resume and overwrite: raise ValueError('--resume goes on with a run and --overwrite begins it anew: give one of them')
+    if resume and overwrite:
+        raise ValueError('--resume goes on with a run and --overwrite begins it anew: give one of them')
     run = Run(out)
     old = run.read_config() if resume else {}
-    if old and changes.get('split') == 'auto': changes = {**changes, 'split':None}  # whatever that was when the run began
+    if old and changes.get('split') == 'auto': changes = {**changes, 'split':None}  # what it was at first
     had = {k:old[k] for k in SETTINGS if k in old}
     recipe = full_recipe(**{**had, **{k:v for k,v in changes.items() if v is not None}})
     if old: run.check_same(recipe, data, decisions)
     return run,recipe,old
 
-# %% ../nbs/42_train.ipynb #7eff34f8
+# %% ../nbs/42_train.ipynb #e6aac8a7
 def run_table(
     run:Run, # From `open_run`, like the next two
     recipe:Recipe, # Whose split, groups, share and seed are used
@@ -322,16 +326,17 @@ def run_table(
 ) -> pd.DataFrame: # As from `prepare_table`
     "The photos of a run, split"
     if old and run.splits_file.exists(): return run.read_table(data)
-    fetch_weights(recipe.arch, recipe.weights)  # a missing file or network is told before hours of looking through photos
+    fetch_weights(recipe.arch, recipe.weights)  # what is missing is told before the photos are looked through
     return prepare_table(data, recipe.split, recipe.seed, progress, recipe.groups, decisions, recipe.share, labels)
 
-# %% ../nbs/42_train.ipynb #1ba4cfe5
+# %% ../nbs/42_train.ipynb #d19f3ccf
 def count_parts(
     table:pd.DataFrame # With `split`
 ) -> dict: # Part -> how many photos
     "The photos of each part"
     return {s:int(n) for s,n in table['split'].value_counts().items() if s}
 
+# %% ../nbs/42_train.ipynb #e276b392
 def run_config(
     data:str|Path, # The photos
     recipe:Recipe, # From `full_recipe`
@@ -342,9 +347,9 @@ def run_config(
 ) -> dict:
     "What `config.json` holds"
     device,bad = learn.dls.device,~table['ok'] & (table['reason'] != LEFT_OUT)
-    config = dict(data=str(data), **recipe, processes=max(1, num_distrib()), device=str(device), classes=list(learn.dls.vocab),
-                  precision_used=pick_precision(recipe.precision, device), split_hash=split_hash(table),
-                  photos=count_parts(table), bad_files=int(bad.sum()), **made_here())
+    config = dict(data=str(data), **recipe, processes=max(1, num_distrib()), device=str(device),
+                  classes=list(learn.dls.vocab), precision_used=pick_precision(recipe.precision, device),
+                  split_hash=split_hash(table), photos=count_parts(table), bad_files=int(bad.sum()), **made_here())
     if labels is not None: config['labels'] = 'a table' if isinstance(labels, pd.DataFrame) else Path(labels).name
     if decisions is not None: config['decisions'] = decision_counts(table, decisions)
     return config
@@ -359,9 +364,9 @@ def keep_best(
     if not run.best_file.exists(): return run.clear()
     print(f"{run} keeps history.csv, and the weights of the best epoch in {Path('models')/'best.pth'}")
 
-# %% ../nbs/42_train.ipynb #c31c789b
+# %% ../nbs/42_train.ipynb #5237fd4a
 class Session:
-    "While a training writes into its folder: if it ends early, what can't be used is removed, and what was there before stays"
+    "A training that writes into its folder: if it ends early, what can't be used is removed"
     def __init__(self,
         run:Run # Whose folder is there
     ): self.run,self.began = run,False
@@ -371,11 +376,12 @@ class Session:
     def __exit__(self, kind, error, trace):
         if error is None: return
         if self.began and isinstance(error, FloatingPointError): keep_best(self.run)
-        elif self.began and self.run.checkpoint_file.exists(): print(f'{self.run} keeps the training so far: go on with --resume')
+        elif self.began and self.run.checkpoint_file.exists():
+            print(f'{self.run} keeps the training so far: go on with --resume')
         elif self.began and not self.run.model_dir.exists(): self.run.clear()
         if not any(self.run.folder.iterdir()): self.run.folder.rmdir()
 
-# %% ../nbs/42_train.ipynb #b97de543
+# %% ../nbs/42_train.ipynb #254a5d7f
 @patch
 def begin(self:Session,
     config:dict, # From `run_config`
@@ -388,6 +394,7 @@ def begin(self:Session,
     self.run.write(self.run.splits_file, table)
     return config
 
+# %% ../nbs/42_train.ipynb #214526cd
 @patch
 def proceed(self:Session,
     old:dict, # Its `config.json`
@@ -401,7 +408,7 @@ def proceed(self:Session,
     print(f"going on after {done} of {old['epochs']} epochs")
     return config
 
-# %% ../nbs/42_train.ipynb #35bf8ded
+# %% ../nbs/42_train.ipynb #245bbb8a
 class Job(NamedTuple):
     "What every process of a training has to know"
     recipe:Recipe # From `full_recipe`
@@ -418,7 +425,7 @@ class Job(NamedTuple):
         "What keeps its state"
         return Checkpoint(self.run.checkpoint_file, resume=self.resume)
 
-# %% ../nbs/42_train.ipynb #229485b6
+# %% ../nbs/42_train.ipynb #d11b5491
 def prepare_job(
     run:Run, # From `open_run`
     recipe:Recipe, # From `open_run`; its split becomes what 'auto' meant
@@ -428,7 +435,8 @@ def prepare_job(
 ) -> Job:
     "Check the photos, say what is in the table, and send the other processes what they need"
     if old and split_hash(table) != old['split_hash']:
-        raise ValueError(f'--out {run} holds a run on other photos or labels: give another --out, or --overwrite to begin anew')
+        raise ValueError(f'--out {run} holds a run on other photos or labels: '
+                         'give another --out, or --overwrite to begin anew')
     table = tidy_table(table)
     recipe.split = split_rule(table, recipe.split)
     print_table(table)
@@ -448,7 +456,7 @@ def follow_run(
         with learn.no_bar(), learn.no_logging(): fit_recipe(learn, job.recipe, cbs)
     return job.run.folder
 
-# %% ../nbs/42_train.ipynb #8b2f8cc1
+# %% ../nbs/42_train.ipynb #4838a5fa
 def calibrate_predictions(
     preds:pd.DataFrame, # From `predict_images`
     precision:float # Wanted share of right answers among the photos that are sorted without a person
@@ -472,7 +480,7 @@ def leak_figures(
     ev = Evaluation(clean)
     return dict(leaked=leaked, accuracy_without_leaked=ev.accuracy, accuracy_without_leaked_ci95=list(ev.accuracy_ci95))
 
-# %% ../nbs/42_train.ipynb #84b38f3a
+# %% ../nbs/42_train.ipynb #93022203
 def run_metrics(
     ev:Evaluation, # Of the photos that are evaluated, with calibrated confidences
     raw:pd.DataFrame, # The same predictions before calibration
@@ -486,7 +494,7 @@ def run_metrics(
     return dict(**ev.metrics(), temperature=temperature, ece_before=calibration_error(raw)['ece'], **ece,
                 alone=dict(wanted=precision, **sort_alone(ev, threshold)))
 
-# %% ../nbs/42_train.ipynb #124ea94e
+# %% ../nbs/42_train.ipynb #aa7b44ea
 def save_figure(
     file:Path # A PNG file
 ):
@@ -496,6 +504,7 @@ def save_figure(
     plt.close()
     write_file(file, buf.getvalue())
 
+# %% ../nbs/42_train.ipynb #124ea94e
 def write_plots(
     out:str|Path|Run, # A run folder
     ev:Evaluation # Of the photos that are evaluated
@@ -541,7 +550,7 @@ def finish_run(
     shutil.rmtree(run.models_dir, ignore_errors=True)  # the best weights are in the model folder
     return run.folder
 
-# %% ../nbs/42_train.ipynb #97b7c3dd
+# %% ../nbs/42_train.ipynb #5bdbf8b7
 def fit_job(
     learn:Learner, # From `Job.learner`
     job:Job, # What is trained
@@ -568,8 +577,8 @@ def train_run(
     progress:bool=True, # Show progress
     decisions:str|Path|None=None, # A CSV file from a review of the labels: see `load_table`
     table:pd.DataFrame|None=None, # The photos of `data`, split already; None: looks through `data` and splits
-    resume:bool=False, # Go on with the run in `out` where it was stopped; what `kwargs` doesn't change is as it was there
-    time_limit:float|None=None, # Seconds; stops after the last epoch that is predicted to fit, and leaves a run to go on with
+    resume:bool=False, # Continue the run in `out` where it was stopped, with its settings where `kwargs` has none
+    time_limit:float|None=None, # Seconds; stops after the last epoch that is predicted to fit, for `resume`
     labels:str|Path|pd.DataFrame|None=None, # A CSV file that names the photos' classes: see `load_table`
     **kwargs # Changes to `Recipe`
 ) -> Path: # `out`; without a report where the time limit stopped it
