@@ -30,15 +30,19 @@ def npz_parts(
     file = Path(file)
     try:
         with np.load(file) as z:
-            parts = [(p, f'x_{p}', f'y_{p}') for p in ('train','test') if f'x_{p}' in z] or [('test' if re.search('(^|[^a-z])test', file.stem) else 'train', 'x', 'y')]
+            parts = [(p, f'x_{p}', f'y_{p}') for p in ('train','test')
+                     if f'x_{p}' in z] or [('test' if re.search('(^|[^a-z])test', file.stem) else 'train', 'x',
+                                            'y')]
             for part,kx,ky in parts:
                 x,y = z[kx],z[ky].reshape(-1)
-                if x.ndim==4 and x.shape[1]==3!=x.shape[3]: x = x.transpose(0,2,3,1)
-                if x.dtype!=np.uint8 or x.ndim!=4 or x.shape[3]!=3 or len(x)!=len(y):
-                    raise ValueError(f'{kx} is of type {x.dtype} and shape {x.shape} with {len(y)} labels, and not bytes of RGB photos')
+                if x.ndim == 4 and x.shape[1] == 3 != x.shape[3]: x = x.transpose(0,2,3,1)
+                if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or len(x) != len(y):
+                    raise ValueError(f'{kx} is of type {x.dtype} and shape {x.shape} with {len(y)} labels, and '
+                                     'not bytes of RGB photos')
                 yield part,x,y.astype(int)
     except (KeyError, EOFError, zipfile.BadZipFile, ValueError) as e:
-        raise ValueError(f"{file} can't be read as photos ({str(e).strip()}): give an .npz file with x_train and y_train, or x and y") from None
+        raise ValueError(f"{file} can't be read as photos ({str(e).strip()}): give an .npz file with x_train "
+                         "and y_train, or x and y") from None
 
 # %% ../nbs/17_datasets.ipynb #ce4a9b03
 def write_npz_photos(
@@ -49,16 +53,21 @@ def write_npz_photos(
     "Write the photos of an `.npz` file as PNG, a folder a class, and its parts as `splits.csv`"
     folder,rows,seen = Path(folder),[],Counter()
     for part,x,y in npz_parts(file):
-        if len(y) and not 0<=y.min()<=y.max()<len(classes): raise ValueError(f'{file} has labels from {y.min()} to {y.max()}, and there are {len(classes)} classes')
-        if next(folder.glob(f'*/{part}_*.png'), None): raise ValueError(f'{folder} holds {part} photos already, and {file} has more: give a folder without them')
+        if len(y) and not 0 <= y.min() <= y.max() < len(classes):
+            raise ValueError(f'{file} has labels from {y.min()} to {y.max()}, and there are {len(classes)} '
+                             'classes')
+        if next(folder.glob(f'*/{part}_*.png'), None):
+            raise ValueError(f'{folder} holds {part} photos already, and {file} has more: give a folder '
+                             'without them')
         for i,(pixels,label) in enumerate(zip(x, y)):
             name = f'{classes[label]}/{part}_{i:05}.png'
             (folder/name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.ascontiguousarray(pixels)).save(folder/name)
-            seen[label] += part=='train'
-            rows.append((name, 'valid' if part=='train' and seen[label]%10==0 else part))
+            seen[label] += part == 'train'
+            rows.append((name, 'valid' if part == 'train' and seen[label]%10 == 0 else part))
     new = not (folder/'splits.csv').exists()
-    with open(folder/'splits.csv', 'a', encoding='utf-8') as f: f.writelines(['path,split\n']*new + [f'{p},{s}\n' for p,s in rows])
+    with open(folder/'splits.csv', 'a', encoding='utf-8') as f:
+        f.writelines(['path,split\n']*new + [f'{p},{s}\n' for p,s in rows])
     return len(rows)
 
 # %% ../nbs/17_datasets.ipynb #d7291c47
@@ -79,28 +88,38 @@ class KnownDataset(NamedTuple):
 # %% ../nbs/17_datasets.ipynb #2005e6d3
 _trashnet = 'https://github.com/garythung/trashnet'
 _trashnet_lists = [f'one-indexed-files-notrash_{part}.txt' for part in ('train', 'val', 'test')]
-
 _known = [
-    KnownDataset('trashnet', 'TrashNet', _trashnet, 'MIT', 'Gary Thung and Mindy Yang, Classification of Trash for '
-            'Recyclability Status, Stanford CS 229, 2016', ('dataset-resized.zip',),
+    KnownDataset('trashnet', 'TrashNet', _trashnet, 'MIT', 'Gary Thung and Mindy Yang, Classification of Trash '
+                                                           'for Recyclability Status, Stanford CS '
+                                                           '229, 2016', ('dataset-resized.zip',),
             f'{_trashnet}/raw/master/data/dataset-resized.zip', 'dataset-resized',
             dict(cardboard=403, glass=501, metal=410, paper=594, plastic=482, trash=137),
             {f: f'{_trashnet}/raw/master/data/{f}' for f in _trashnet_lists}),
-    KnownDataset('singh', 'Singh recycling set', 'https://web.cecs.pdx.edu/~singh/rcyc-web/dataset.html', 'not stated',
+    KnownDataset('singh', 'Singh recycling set', 'https://web.cecs.pdx.edu/~singh/rcyc-web/dataset.html',
+                 'not stated',
             'Singh et al., Recycling Image Classification Dataset, Portland State University',
-            ('recycle_data_shuffled.tar.gz', 'recycle_data_shuffled.npz', 'recycled_32.tar.gz', 'recycled_32_train.npz'),
+            ('recycle_data_shuffled.tar.gz', 'recycle_data_shuffled.npz', 'recycled_32.tar.gz',
+             'recycled_32_train.npz'),
             'http://web.cecs.pdx.edu/~singh/rcyc-web/recycle_data_shuffled.tar.gz',
             arrays=('boxes', 'glass bottles', 'soda cans', 'crushed soda cans', 'plastic bottles')),
-    KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification (Kaggle) or https://vision.eng.au.dk/plant-seedlings-dataset '
-            '(Aarhus University)', 'CC BY-SA', 'Giselsson et al., A Public Image Database for Benchmark of Plant Seedling Classification Algorithms, arXiv:1711.05458, 2017',
+    KnownDataset('seedlings', 'Plant seedlings', 'https://www.kaggle.com/c/plant-seedlings-classification '
+                                                 '(Kaggle) or https://vision.eng.au.dk/plant-seedlings-dataset '
+            '(Aarhus University)', 'CC BY-SA', 'Giselsson et al., A Public Image Database for Benchmark of '
+                                               'Plant Seedling Classification Algorithms, arXiv:1711.05458, '
+                                               '2017',
             ('plant-seedlings.zip', 'plant-seedlings-classification.zip', 'NonsegmentedV2.zip'),
             folder='plant-seedlings',
-            counts={'Black-grass': 263, 'Charlock': 390, 'Cleavers': 287, 'Common Chickweed': 611, 'Common wheat': 221,
+            counts={'Black-grass': 263, 'Charlock': 390, 'Cleavers': 287, 'Common Chickweed': 611,
+                    'Common wheat': 221,
                     'Fat Hen': 475, 'Loose Silky-bent': 654, 'Maize': 221, 'Scentless Mayweed': 516,
                     'Shepherds Purse': 231, 'Small-flowered Cranesbill': 496, 'Sugar beet': 385}),
     KnownDataset('sample', 'Drawn sample', '', 'as this package', 'no citation: this package draws the photos')]
-_kaggle = _known[0]._replace(name='garbage-classification', title='Kaggle copy of TrashNet', url='', archives=('garbage-classification.zip',),
-            home='https://www.kaggle.com/datasets/asdasdasasdas/garbage-classification', folder='Garbage classification/Garbage classification')
+
+# %% ../nbs/17_datasets.ipynb #203853a5
+_kaggle = _known[0]._replace(name='garbage-classification', title='Kaggle copy of TrashNet', url='',
+                             archives=('garbage-classification.zip',),
+            home='https://www.kaggle.com/datasets/asdasdasasdas/garbage-classification',
+            folder='Garbage classification/Garbage classification')
 DATASETS = {d.name: d for d in [_known[0], _kaggle, *_known[1:]]}
 
 # %% ../nbs/17_datasets.ipynb #58200af6
@@ -111,8 +130,8 @@ def dataset_info(
     if name in DATASETS: return DATASETS[name]
     near = difflib.get_close_matches(name.lower(), DATASETS, 1)
     hint = f"did you mean '{near[0]}'? " if near else ''
-    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; "
-                     'your own photos are given as the path of a folder or of an archive')
+    raise ValueError(f"'{name}' is not a dataset we know: {hint}Known are {', '.join(DATASETS)}; your own "
+                     "photos are given as the path of a folder or of an archive")
 
 # %% ../nbs/17_datasets.ipynb #6d0a628d
 def count_classes(
@@ -131,6 +150,7 @@ def _dirs(folder, depth=4):
         yield from level
         level = sorted(s for d in level for s in d.iterdir() if s.is_dir() and not is_hidden(s.name))
 
+# %% ../nbs/17_datasets.ipynb #44f940e0
 def find_class_root(
     folder:str|Path, # Where to begin
     classes=() # Names of the class folders if they are known: the first folder that has them all is taken
@@ -139,13 +159,14 @@ def find_class_root(
     folder = Path(folder)
     if classes and (known := next((d for d in _dirs(folder) if _has_classes(d, classes)), None)): return known
     homes = Counter(os.path.normpath(os.path.dirname(p)) for p,_ in find_images(folder))
-    if not homes: raise ValueError(f'{folder} holds no photos: it should have one sub-folder for each class, with the photos '
-                                   'of that class in it')
+    if not homes:
+        raise ValueError(f'{folder} holds no photos: it should have one sub-folder for each class, with the '
+                         'photos of that class in it')
     top = Path(os.path.commonpath(homes))
-    if top==folder or str(top) not in homes: return top
+    if top == folder or str(top) not in homes: return top
     inside = Counter()
     for home,n in homes.items(): inside.update(dict.fromkeys(Path(home).relative_to(top).parts[:1], n))
-    few = len(inside)>1 and homes[str(top)]<min(inside.values())  # a few photos beside the class folders
+    few = len(inside) > 1 and homes[str(top)] < min(inside.values())  # a few photos beside the class folders
     return top if few else top.parent
 
 # %% ../nbs/17_datasets.ipynb #062b3b07
@@ -153,7 +174,8 @@ def data_dir() -> Path|None: # None if the variable isn't set
     "The folder of ready archives that `GARBAGE_FASTAI_DATA` names"
     if not (name := os.environ.get('GARBAGE_FASTAI_DATA')): return None
     folder = Path(name).expanduser().absolute()
-    if not folder.is_dir(): raise FileNotFoundError(f'GARBAGE_FASTAI_DATA is {name}, which is not a folder: correct or unset it')
+    if not folder.is_dir():
+        raise FileNotFoundError(f'GARBAGE_FASTAI_DATA is {name}, which is not a folder: correct or unset it')
     return folder
 
 # %% ../nbs/17_datasets.ipynb #68c758d2
@@ -161,10 +183,12 @@ def _inside(folder, ds):
     "The archive or the unpacked folder of `ds` in `folder`, or None"
     found = [folder/a for a in ds.archives if (folder/a).is_file()]
     if not found and ds.arrays and _has_classes(folder, ds.arrays): found = [folder]
-    folders = [folder/f for f in dict.fromkeys([ds.folder, *(Path(a).stem for a in ds.archives)]) if f and (folder/f).is_dir()]
+    folders = [folder/f for f in dict.fromkeys([ds.folder, *(Path(a).stem for a in ds.archives)]) if f
+               and (folder/f).is_dir()]
     found += [f for f in folders if any(_has_classes(d, ds.counts) for d in _dirs(f, 1))]
     return found[0] if found else None
 
+# %% ../nbs/17_datasets.ipynb #e8a400c7
 def local_copy(
     ds:KnownDataset, # As from `dataset_info`
     data:str|Path|None=None # An archive, a folder that holds it, or its unpacked folder; nothing else is looked at if given
@@ -172,29 +196,32 @@ def local_copy(
     "Find a dataset on this machine"
     if data is None: return next((c for f in (data_dir(), cache_dir()) if f and (c := _inside(f, ds))), None)
     data = Path(data).expanduser()
-    if not data.exists(): raise FileNotFoundError(f'{data} does not exist: data takes the archive of {ds.title} or its folder')
+    if not data.exists():
+        raise FileNotFoundError(f'{data} does not exist: data takes the archive of {ds.title} or its folder')
     if data.is_file(): return data
-    found = _inside(data, ds) or (data if ds.counts and _has_classes(find_class_root(data, ds.counts), ds.counts) else None)
-    if not found: raise FileNotFoundError(f'{data} holds neither {ds.archives[0]} nor the class folders of {ds.title} '
-                                          f'({", ".join(ds.counts or ds.arrays)})')
+    found = _inside(data, ds) or (data if ds.counts
+                                  and _has_classes(find_class_root(data, ds.counts), ds.counts) else None)
+    if not found:
+        raise FileNotFoundError(f'{data} holds neither {ds.archives[0]} nor the class folders of {ds.title} '
+                                f'({", ".join(ds.counts or ds.arrays)})')
     return found
 
 # %% ../nbs/17_datasets.ipynb #88848b2f
 def _save_url(url, path, progress, timeout):
     "Save what `url` gives to `path`; every way to fail is an `OSError`"
-    from http.client import HTTPException
-    from urllib.request import Request, urlopen
-    with urlopen(Request(url, headers={'User-Agent': 'garbage_fastai'}), timeout=timeout) as src, open(path, 'wb') as out:
-        size,block = int(src.headers.get('Content-Length') or 0), 2**16
-        blocks = iter(lambda: src.read(block), b'')
-        if progress and size:
-            from fastprogress.fastprogress import progress_bar  # here, since few runs need it
-            blocks = progress_bar(blocks, total=-(-size//block))
-        try:
-            for chunk in blocks: out.write(chunk)
-        except HTTPException as e: raise OSError(f'the connection broke: {type(e).__name__}') from None
-        if size and out.tell()!=size: raise OSError(f'the connection broke after {out.tell():,} of {size:,} bytes')
+    from pooch import HTTPDownloader  # here, since few runs need it
+    fetch = HTTPDownloader(progressbar=bool(progress), headers={'User-Agent': 'garbage_fastai'}, timeout=timeout)
+    fetch(url, str(path), None)
 
+def _why_not(e):
+    "Why a download failed, in a few words"
+    text = str(e)
+    if (response := getattr(e, 'response', None)) is not None: return f'HTTP error {response.status_code}'
+    if m := re.search(r'IncompleteRead\((\d+) bytes read, (\d+) more', text):
+        return f'the connection broke after {int(m[1]):,} of {int(m[1])+int(m[2]):,} bytes'
+    return 'timed out' if 'timed out' in text.lower() else e.strerror or text.split(': ')[-1].strip('")\' ')
+
+# %% ../nbs/17_datasets.ipynb #324123b2
 def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeout=10):
     "Download `url` to `dest`, or say in one line how else to come by it"
     tmp = dest.with_name(f'.{dest.name}.{secrets.token_hex(4)}')
@@ -207,15 +234,15 @@ def _fetch(url, dest, what, home, progress=True, check=lambda path: True, timeou
         if not check(tmp): raise OSError('what came is not an archive')
         os.replace(tmp, dest)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS): raise write_error(dest.parent, e) from None
-        why = f'HTTP error {e.code}' if hasattr(e, 'code') else e.strerror or str(getattr(e, 'reason', e))
-        if hasattr(e, 'close'): e.close()  # an HTTP error holds the connection
-        raise ConnectionError(f'cannot download {what} ({why}): {where}, or set GARBAGE_FASTAI_DATA to the folder that '
-                              'holds it') from None
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise write_error(dest.parent, e) from None
+        raise ConnectionError(f'cannot download {what} ({_why_not(e)}): {where}, or set GARBAGE_FASTAI_DATA to the '
+                              'folder that holds it') from None
     finally:
         with suppress(OSError): tmp.unlink()
     return dest
 
+# %% ../nbs/17_datasets.ipynb #b3ddc359
 def get_data_file(
     ds:KnownDataset, # As from `dataset_info`
     name:str, # One of `ds.files`
@@ -225,7 +252,8 @@ def get_data_file(
 ) -> Path:
     "A side file of a dataset, such as a published split: found on this machine or downloaded"
     near = Path(near).absolute() if near else None
-    folders = [data and Path(data).expanduser(), *([near, *near.parents[:2]] if near else []), data_dir(), cache_dir()]
+    folders = [data and Path(data).expanduser(), *([near, *near.parents[:2]] if near else []), data_dir(),
+               cache_dir()]
     for f in folders:
         if f and (f/name).is_file(): return f/name
     return _fetch(ds.files[name], cache_dir()/name, name, ds.home, progress)
@@ -246,13 +274,15 @@ def _drawn_sample(dest):
     try: return folder if folder.is_dir() else sample.draw_sample(folder)  # it appears in one step as well
     except OSError as e: raise write_error(dest, e) from None
 
+# %% ../nbs/17_datasets.ipynb #3886825e
 def compare_counts(
     found:dict, # Class name -> number of photos, as from `count_classes`
     expected:dict # The same, as it should be
 ) -> str: # Empty if all is well, else the differences in one line
     "Say which classes have more or fewer photos than they should"
-    return ', '.join(f'{c} {found.get(c, 0)} instead of {expected.get(c, 0)}' for c in sorted({*found, *expected})
-                     if found.get(c, 0)!=expected.get(c, 0))
+    return ', '.join(f'{c} {found.get(c, 0)} instead of {expected.get(c, 0)}'
+                     for c in sorted({*found, *expected})
+                     if found.get(c, 0) != expected.get(c, 0))
 
 # %% ../nbs/17_datasets.ipynb #9580df89
 def _unpack_npz(src, dest, classes):
@@ -260,7 +290,7 @@ def _unpack_npz(src, dest, classes):
     if dest.is_dir(): return dest
     twin = src.with_name(src.name.replace('_train', '_test'))
     with whole_folder(dest) as tmp:
-        if src.suffix=='.npz': files = [src] + [twin]*(twin!=src and twin.is_file())
+        if src.suffix == '.npz': files = [src] + [twin]*(twin != src and twin.is_file())
         else:
             files = []
             with open_archive(src) as f:
@@ -273,16 +303,21 @@ def _unpack_npz(src, dest, classes):
         for f in tmp.glob('.[0-9]*'): shutil.rmtree(f)
     return dest
 
+# %% ../nbs/17_datasets.ipynb #8888f1b4
 def _known_dataset(name, data, dest, progress):
     ds = dataset_info(name)
-    if ds.name=='sample': return _drawn_sample(dest), ds
+    if ds.name == 'sample': return _drawn_sample(dest), ds
     if not (src := local_copy(ds, data)) and not ds.url:
-        raise FileNotFoundError(f'{ds.title} cannot be downloaded without an account: get {" or ".join(ds.archives)} from {ds.home} and put it in {data_dir() or cache_dir()}')
+        raise FileNotFoundError(f'{ds.title} cannot be downloaded without an account: get '
+                                f'{" or ".join(ds.archives)} from {ds.home} and put it in '
+                                f'{data_dir() or cache_dir()}')
     src = src or _fetch(ds.url, cache_dir()/ds.archives[0], ds.title, ds.home, progress,
                                          lambda p: tarfile.is_tarfile(p) or zipfile.is_zipfile(p))
-    if src.is_file(): src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))
+    if src.is_file():
+        src = _unpack_npz(src, dest/_unpacked_name(src), ds.arrays) if ds.arrays else safe_unpack(src, dest/_unpacked_name(src))
     return find_class_root(src, ds.counts), ds
 
+# %% ../nbs/17_datasets.ipynb #0e88ee51
 def get_dataset(
     name:str|Path, # A key of `DATASETS`, such as 'trashnet' or 'sample', or the path of a folder or an archive (./sample is a folder)
     data:str|Path|None=None, # Where a known dataset lies, instead of searching: its archive, a folder with it, or it unpacked
@@ -295,11 +330,16 @@ def get_dataset(
     else:
         src,ds = Path(name).expanduser(),None
         if not src.exists():
-            if isinstance(name, str) and not re.search(r'[/\\.]', name): dataset_info(name)  # a bare word: tell the names
+            if isinstance(name, str) and not re.search(r'[/\\.]', name):
+                dataset_info(name)  # a bare word: tell the names
             raise FileNotFoundError(f'{name}: no such folder or archive')
         root = find_class_root(src if src.is_dir() else safe_unpack(src, dest/_unpacked_name(src)))
     found = count_classes(root)
     diff = compare_counts(found, ds.counts) if ds and ds.counts else ''
-    if diff: warnings.warn(f'{ds.title} in {root} is not as published: {diff}. A fresh copy is at {ds.home}', GarbageWarning, stacklevel=2)
-    if progress: print(f'{ds.title if ds else root.name}: {sum(found.values())} photos in {len(set(found)-{""})} classes, {root}')
+    if diff:
+        warnings.warn(f'{ds.title} in {root} is not as published: {diff}. A fresh copy is at {ds.home}',
+                      GarbageWarning, stacklevel=2)
+    if progress:
+        print(f'{ds.title if ds else root.name}: {sum(found.values())} photos in {len(set(found)-{""})} '
+              f'classes, {root}')
     return root

@@ -12,20 +12,18 @@ import base64, hashlib, html, io, json
 from math import ceil
 from pathlib import Path
 import numpy as np, pandas as pd
-from jinja2 import Environment
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from .core import write_file
-from .show import new_figure, short_name, photo_or_tile, thumbnail_uri
+from .show import new_figure, short_name, photo_or_tile, thumbnail_uri, render_template, template_text
 from .scan import import_trust, scan_images
 from .datasets import get_dataset
 from .duplicates import group_duplicates, release_groups
 from .splits import page_text, read_decisions
 from .infer import embed_images
 from .predictions import warn_strays
-from .report import REPORT_CSS
 
 # %% ../nbs/36_labels.ipynb #942d51e2
 def _whole(groups):
@@ -34,23 +32,27 @@ def _whole(groups):
     alone = g.isna() | (g.astype(str) == '')
     return np.where(alone, -1-np.arange(len(g)), pd.factorize(g)[0])
 
+# %% ../nbs/36_labels.ipynb #4bf51f4f
 def out_of_fold_probs(
     features, # Array with a row of numbers for each photo
     labels, # A label for each row
     groups=None, # A group for each row, '' or None for none: photos of a group stay together. None: each photo for itself
     folds:int=5, # Parts that the photos are dealt into; each class needs as many photos, or groups, at least
     seed:int=42 # The same seed deals in the same way
-)->np.ndarray: # (photos, classes), the classes sorted by name
+) -> np.ndarray: # (photos, classes), the classes sorted by name
     "The probability of each class for each photo, from logistic regressions that were not trained on that photo"
-    X,(classes,y) = np.asarray(features, np.float32),np.unique(np.asarray(labels).astype(str), return_inverse=True)
-    if X.ndim != 2 or len(X) != len(y): raise ValueError(f'features must have a row for each of the {len(y)} labels, and are of shape {X.shape}')
+    X,(classes,y) = np.asarray(features, np.float32),np.unique(np.asarray(labels).astype(str),
+                                                               return_inverse=True)
+    if X.ndim != 2 or len(X) != len(y):
+        raise ValueError(f'features must have a row for each of the {len(y)} labels, and are of shape {X.shape}')
     if not np.isfinite(X).all(): raise ValueError('features hold NaN or infinite numbers: leave those rows out')
-    if len(classes) < 2: raise ValueError(f'labels are all {", ".join(classes)}: two classes or more are needed')
+    if len(classes) < 2:
+        raise ValueError(f'labels are all {", ".join(classes)}: two classes or more are needed')
     units = None if groups is None else _whole(groups)
     few = pd.Series(np.arange(len(y)) if units is None else units).groupby(classes[y]).nunique().sort_values()
     if few.iloc[0] < folds:
-        raise ValueError(f"class '{few.index[0]}' has {few.iloc[0]} photos or groups, and folds={folds} needs {folds} or more: "
-                         'choose fewer folds, or leave the class out')
+        raise ValueError(f"class '{few.index[0]}' has {few.iloc[0]} photos or groups, and folds={folds} needs "
+                         f"{folds} or more: choose fewer folds, or leave the class out")
     cv = (StratifiedKFold if groups is None else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     probs = np.zeros((len(y), len(classes)))
     for train,held in cv.split(X, y, units):
@@ -65,12 +67,13 @@ def suspect_labels(
     group:str=None, # Column that is the same for photos which belong together; None: 'group' if there is one, else 'sha256'
     folds:int=5, # See `out_of_fold_probs`
     seed:int=42 # See `out_of_fold_probs`
-)->pd.DataFrame: # The most suspect first: `table`'s rows and index, with label_quality (0 to 1), suggested and is_issue
+) -> pd.DataFrame: # The most suspect first: `table`'s rows and index, with label_quality (0 to 1), suggested and is_issue
     "Rank photos by how likely their label is wrong"
     rank,find = import_trust('cleanlab.rank'),import_trust('cleanlab.filter')
     X = np.asarray(features, np.float32)
     if X.ndim != 2 or len(X) != len(table):
-        raise ValueError(f'features must have a row for each of the {len(table)} rows of the table, and are of shape {X.shape}')
+        raise ValueError(f'features must have a row for each of the {len(table)} rows of the table, and are of '
+                         f'shape {X.shape}')
     if group is not None and group not in table: raise ValueError(f'group={group!r} is no column of the table')
     ok = table['ok'].to_numpy(bool) if 'ok' in table else np.ones(len(table), bool)
     use = ok & np.isfinite(X).all(1) & (table['label'].notna() & (table['label'] != '')).to_numpy()
@@ -98,87 +101,33 @@ def plot_suspects(
     for ax,r in zip(axs.flat, rows.itertuples()):
         ax.imshow(photo_or_tile(r.path, 320))
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f'{r.label}, or {r.suggested}?  {r.label_quality:.3f}\n{short_name(Path(r.path).name)}', fontsize=9, parse_math=False)
+        ax.set_title(f'{r.label}, or {r.suggested}?  {r.label_quality:.3f}\n{short_name(Path(r.path).name)}',
+                     fontsize=9, parse_math=False)
     fig.suptitle('Label, suggested label, and label quality', fontsize=11, weight='bold')
 
+# %% ../nbs/36_labels.ipynb #41d1d4fd
 def _needs(table):
     missing = [c for c in ('path', 'label', 'suggested', 'label_quality') if c not in table]
     if missing: raise ValueError(f'the table has no column {missing[0]!r}: give what suspect_labels returns')
     return table
 
-# %% ../nbs/36_labels.ipynb #3019dfb0
-_JS = '''
-const cards = [...document.querySelectorAll('.card')], key = document.body.dataset.key
-let made = {}
-try { made = JSON.parse(localStorage.getItem(key)) || {} } catch (e) {}
-function count() { document.getElementById('count').textContent = `${Object.keys(made).length} of ${cards.length} decided` }
-function cell(s) { return /[",\\r\\n]/.test(s) ? '"' + s.replace(/"/g, '""') + '"' : s }
-for (const c of cards) {
-  const path = JSON.parse(c.dataset.path), radios = [...c.querySelectorAll('input')], select = c.querySelector('select')
-  if (made[path]) {
-    for (const r of radios) r.checked = r.value == made[path][0]
-    if (made[path][1]) select.value = made[path][1]
-  }
-  function decide() {
-    const r = radios.find(r => r.checked)
-    if (!r) return
-    made[path] = [r.value, r.value == 'relabel' ? select.value : '']
-    try { localStorage.setItem(key, JSON.stringify(made)) } catch (e) {}
-    count()
-  }
-  for (const r of radios) r.addEventListener('change', decide)
-  select.addEventListener('change', () => { for (const r of radios) r.checked = r.value == 'relabel'; decide() })
-}
-document.getElementById('save').addEventListener('click', () => {
-  const rows = cards.map(c => JSON.parse(c.dataset.path)).filter(p => made[p]).map(p => [p, ...made[p]].map(cell).join(','))
-  const a = document.createElement('a')
-  a.href = URL.createObjectURL(new Blob([['path,decision,label', ...rows, ''].join('\\n')], {type: 'text/csv'}))
-  a.download = 'decisions.csv'
-  a.click()
-})
-count()
-'''
-
-_CSS = '''
-.grid { grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr)) } .card { border:1px solid var(--line); border-radius:10px; padding:.7rem; background:var(--card) }
-fieldset { border:0; margin:.5rem 0 0; padding:0 } legend { position:absolute; left:-99rem } fieldset label { display:block; padding:.35rem 0 } fieldset input { width:1.15rem; height:1.15rem; vertical-align:-.2rem; margin:0 .45rem 0 0 }
-.row { display:flex; gap:.5rem; align-items:center } .row label { flex:none } select,button { font:inherit; color:inherit; background:var(--bg); border:1px solid var(--line); border-radius:8px; padding:.35rem .6rem; min-width:0; max-width:100% }
-button { background:#1f7a4d; color:#fff; border:0; padding:.6rem 1.1rem; font-weight:600; cursor:pointer } .bar2 { position:sticky; bottom:0; background:var(--card); border-top:1px solid var(--line); padding:.7rem max(1.25rem,calc(50vw - 31.75rem)); display:flex; gap:1rem; justify-content:space-between; align-items:center }
-@media (max-width:600px) { .grid { grid-template-columns:1fr } }
-'''
-
-_PAGE = '''<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{{ digest }}'">
-<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>Are these labels right?</title><style>{{ css|safe }}</style></head><body data-key="{{ key }}">
-<header><h1>Are these labels right?</h1><p>{{ cards|length }} photos, the most suspect first. Keep the label, choose another, or leave the photo out. Your choices stay in this browser; when you are done, save them as decisions.csv and train with <code>--decisions decisions.csv</code>. Photos that you don't decide about stay as they are.</p>
-<noscript><p class="wrong">This page needs JavaScript to remember and save what you choose.</p></noscript></header>
-<main><div class="grid">
-{% for c in cards %}<figure class="card" data-path="{{ c.json }}"><img src="{{ c.src }}" alt="{{ c.label }}, suggested {{ c.suggested }}: {{ c.name }}">
-<figcaption>Label: <b>{{ c.label }}</b><br>the model says: <b>{{ c.suggested }}</b><br><small>{{ c.name }}<br>label quality {{ '%.3f'|format(c.quality) }}</small></figcaption>
-<fieldset><legend>Decision about {{ c.name }}</legend>{% set n = loop.index %}
-<label><input type="radio" name="d{{ n }}" value="keep">keep {{ c.label }}</label>
-<div class="row"><label><input type="radio" name="d{{ n }}" value="relabel">relabel to</label><select aria-label="New label of {{ c.name }}">{% for o in vocab if o != c.label %}<option{% if o == c.suggested %} selected{% endif %}>{{ o }}</option>{% endfor %}</select></div>
-<label><input type="radio" name="d{{ n }}" value="leave_out">leave out</label></fieldset></figure>
-{% endfor %}</div></main>
-<div class="bar2"><span id="count"></span><button id="save" type="button">Save decisions.csv</button></div><script>{{ js|safe }}</script></body></html>
-'''
-
+# %% ../nbs/36_labels.ipynb #f10eae47
 def _vocab(table): return sorted({str(o) for c in ('label', 'suggested') for o in table[c]})
 
+# %% ../nbs/36_labels.ipynb #bbb6780a
 def write_review(
     table:pd.DataFrame, # From `suspect_labels`
     out:str|Path, # HTML file to write
     k:int=100 # How many photos, the first of the table; each takes some 15 kB
-)->Path: # `out`
+) -> Path: # `out`
     "Write a self-contained page on which a person decides about suspect labels"
-    rows = _needs(table).head(k)
-    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320), label=r.label,
-                  suggested=r.suggested, quality=r.label_quality) for r in rows.itertuples()]
-    digest = base64.b64encode(hashlib.sha256(_JS.encode()).digest()).decode()
-    key = 'review ' + hashlib.sha256(''.join(c['json']+c['label'] for c in cards).encode('utf-8', 'replace')).hexdigest()[:16]
-    env = Environment(autoescape=True)
-    page = env.from_string(_PAGE).render(css=REPORT_CSS+_CSS, js=_JS, digest=digest, key=key, cards=cards, vocab=_vocab(table))
+    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320),
+                  label=r.label, suggested=r.suggested, quality=r.label_quality) for r in _needs(table).head(k).itertuples()]
+    contents = ''.join(c['json']+c['label'] for c in cards).encode('utf-8', 'replace')
+    script = template_text('review.js')
+    page = render_template('review.html', cards=cards, vocab=_vocab(table), js=script,
+                           digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+                           key=f'review {hashlib.sha256(contents).hexdigest()[:16]}')  # choices are kept by the photos
     return write_file(out, page.encode('utf-8', 'replace'))
 
 # %% ../nbs/36_labels.ipynb #8d078f05
@@ -188,7 +137,7 @@ def review_labels(
     k:int=100, # Photos on the sheet: see `write_review`
     folds:int=5, # See `out_of_fold_probs`
     progress:bool=True # Show progress bars
-)->pd.DataFrame: # From `suspect_labels`
+) -> pd.DataFrame: # From `suspect_labels`
     "Find the photos of a folder whose label is suspect, and write what a person needs to decide about them"
     import_trust('cleanlab.rank')  # say what is missing before the minutes, not after
     out = Path(out)
@@ -196,11 +145,14 @@ def review_labels(
     table = scan_images(get_dataset(data).absolute(), progress=progress, folder_only=True)
     warn_strays(table)
     table = table[table['ok'] & (table['label'] != '')].reset_index(drop=True)
-    if not len(table): raise ValueError(f'no photos in sub-folders of {data}: give a folder with one sub-folder for each class')
+    if not len(table):
+        raise ValueError(f'no photos in sub-folders of {data}: give a folder with one sub-folder for each class')
     table = release_groups(group_duplicates(table, progress=progress), folds)
     suspects = suspect_labels(table, embed_images(table, progress=progress), folds=folds)
     write_review(suspects, out/'review.html', k)
-    write_file(out/'suspects.csv', suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue', 'group']].to_csv(index=False))
+    write_file(out/'suspects.csv',
+               suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue',
+                         'group']].to_csv(index=False))
     return suspects
 
 # %% ../nbs/36_labels.ipynb #c18e5726
@@ -222,9 +174,11 @@ class LabelReview:
             b = w.Button(description=text)
             b.on_click(lambda _: f())
             return b
-        self.buttons = b = dict(keep=button('keep', lambda: self.decide('keep')), leave_out=button('leave out', lambda: self.decide('leave_out')),
+        self.buttons = b = dict(keep=button('keep', lambda: self.decide('keep')),
+                                leave_out=button('leave out', lambda: self.decide('leave_out')),
             relabel=button('relabel to', lambda: self.decide('relabel', self.choice.value)),
-            back=button('back', lambda: self.show(self.at-1)), next=button('next', lambda: self.show(self.at+1)))
+            back=button('back', lambda: self.show(self.at-1)),
+            next=button('next', lambda: self.show(self.at+1)))
         rows = [b['keep'], b['leave_out']], [b['relabel'], self.choice], [b['back'], b['next']]
         self.widget = w.VBox([self.photo, self.text, *map(w.HBox, rows)])
         self.show(next((i for i,p in enumerate(self.rows['path']) if p not in self.decisions), 0))
@@ -239,8 +193,8 @@ class LabelReview:
         self.photo.value,self.choice.value = out.getvalue(),r['suggested']
         said = ' '.join(self.decisions.get(r['path'], ('open',)))
         name,label,suggested,said = map(html.escape, (page_text(Path(r['path']).name), r['label'], r['suggested'], said))
-        self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says <b>{suggested}</b>, "
-                           f"label quality {r['label_quality']:.3f}<br>decision: {said}")
+        self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says "
+                           f"<b>{suggested}</b>, label quality {r['label_quality']:.3f}<br>decision: {said}")
 
     def decide(self,
         decision:str, # 'keep', 'relabel' or 'leave_out'

@@ -6,9 +6,9 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/learner.html.md"""
 
 # %% auto #0
 __all__ = ['HEAD_ARGS', 'HEADS', 'SCHEDULES', 'build_learner', 'check_choices', 'load_pretrained', 'StartingPoint',
-           'count_labels', 'class_weights', 'fair_loss', 'find_normalize', 'load_torchvision', 'freeze_layers',
-           'fetch_weights', 'split_head', 'run_bodies', 'compute_features', 'head_learner', 'find_lr', 'fit_head',
-           'lr_schedule', 'plot_schedules', 'copy_weights', 'mix_weights']
+           'count_labels', 'class_weights', 'fair_loss', 'find_normalize', 'load_torchvision', 'misfit_errors',
+           'freeze_layers', 'fetch_weights', 'split_head', 'run_bodies', 'compute_features', 'head_learner', 'find_lr',
+           'fit_head', 'lr_schedule', 'plot_schedules', 'copy_weights', 'mix_weights']
 
 # %% ../nbs/27_learner.ipynb #ae5e1e0f
 import json
@@ -21,9 +21,9 @@ from fastai.callback.training import BnFreeze
 from fastai.callback.schedule import ParamScheduler
 from .core import GarbageWarning
 from .models import (
-    arch_name, check_layout, default_weights, find_arch, freeze_splitter, hub_errors, own_model_dir,
-    read_own_model, read_weights, shape_only, speed_up_depthwise)
-from .infer import PACKAGED, low_precision, packaged_weights, pick_format
+    PACKAGED, arch_name, check_layout, default_weights, find_arch, freeze_splitter, hub_errors, own_model_dir,
+    packaged_weights, read_own_model, read_weights, shape_only, speed_up_depthwise)
+from .infer import low_precision, pick_format
 from .callbacks import StopOnNaN, precision_callbacks, used_precision
 
 # %% ../nbs/27_learner.ipynb #f9a4fc32
@@ -66,6 +66,7 @@ HEADS = dict(
     linear=_linear,  # only the network's last layer is replaced
     sigmoid={**_linear, 'y_range':(0,1)})  # the same, and a sigmoid on the outputs
 
+# %% ../nbs/27_learner.ipynb #4e7d5433
 def check_choices(
     head:str, # One of `HEADS`
     freeze:str|int # 'body', 'none' or a number of stages
@@ -155,6 +156,7 @@ def find_normalize(
     "The transform by which `dls` normalises pixels"
     return first(dls.after_batch.fs.filter(risinstance(Normalize)))
 
+# %% ../nbs/27_learner.ipynb #1dfe3d7d
 @patch
 def add_normalize(self:StartingPoint,
     dls:DataLoaders # Gets a `Normalize` where it has none and fastai would not add the right one
@@ -199,8 +201,11 @@ def load_torchvision(
 
 # %% ../nbs/27_learner.ipynb #12cd7fbd
 @contextmanager
-def _fitting(name, weights):
-    "torch's error as one line, where a file is to blame"
+def misfit_errors(
+    name:str, # Of the architecture
+    weights:str|Path|None # As for `build_learner`
+):
+    "torch's error as one line of ours, where a file does not fit the network"
     try: yield
     except torch.cuda.OutOfMemoryError: raise
     except RuntimeError as e:
@@ -208,6 +213,7 @@ def _fitting(name, weights):
         raise ValueError(f"{weights} does not fit {name} ({str(e).strip().splitlines()[-1].strip()}): "
                          "give the weights of that network, or its name with arch=NAME") from None
 
+# %% ../nbs/27_learner.ipynb #a499fc13
 @patch
 def check_names(self:StartingPoint,
     body:nn.Module # The timm network
@@ -217,8 +223,8 @@ def check_names(self:StartingPoint,
     state = self.args['pretrained_cfg_overlay']['state_dict']
     left = [k for k in body.state_dict() if k not in state and not k.endswith('num_batches_tracked')]
     if left:
-        raise ValueError(f"{self.weights} does not fit {self.name} (it has no {left[0]}): give the weights of that network, "
-                         "with timm's names, or its name with arch=NAME")
+        raise ValueError(f"{self.weights} does not fit {self.name} (it has no {left[0]}): "
+                         "give the weights of that network, with timm's names, or its name with arch=NAME")
 
 # %% ../nbs/27_learner.ipynb #b82237ad
 @patch
@@ -233,7 +239,7 @@ def new_learner(self:StartingPoint,
         meta = model_meta.get(arch, dict(cut=None, split=default_split))
         args,splitter = dict(pretrained=True, cut=meta['cut']),ifnone(splitter, meta['split'])
         arch = load_torchvision(arch, self.weights)
-    with hub_errors(self.name) if self.weights == 'hub' else _fitting(self.name, self.weights):
+    with hub_errors(self.name) if self.weights == 'hub' else misfit_errors(self.name, self.weights):
         learn = vision_learner(dls, arch, train_bn=False, splitter=splitter, **args, **kwargs)
     check_layout(learn.model[0], self.name)
     if not callable(arch): self.check_names(learn.model[0].model)
@@ -254,7 +260,8 @@ def load_own(self:StartingPoint,
     if not same: state,part = {k[2:]:v for k,v in state.items() if k.startswith('0.')},learn.model[0]
     try: part.load_state_dict(state)
     except RuntimeError as e:
-        raise ValueError(f"{self.weights} is damaged or does not fit {self.name} ({str(e).strip().splitlines()[-1].strip()}): "
+        said = str(e).strip().splitlines()[-1].strip()
+        raise ValueError(f"{self.weights} is damaged or does not fit {self.name} ({said}): "
                          "copy the model folder again") from None
     if same: why = ''
     elif theirs == ours: why = ', the head begins anew, since it has other layers'
@@ -283,7 +290,9 @@ def fetch_weights(
     arch = find_arch(arch)
     if weights == 'auto': weights = default_weights(arch)
     if weights == 'hub':
-        with hub_errors(arch_name(arch)): arch(weights='DEFAULT') if callable(arch) else timm.create_model(arch, pretrained=True)
+        with hub_errors(arch_name(arch)):
+            if callable(arch): arch(weights='DEFAULT')
+            else: timm.create_model(arch, pretrained=True)
     elif weights not in (None,'none'):
         if Path(weights).is_dir() and not own_model_dir(weights):
             raise ValueError(f"{weights} holds no model: give a finished run, its folder model, or a file of weights")
@@ -414,7 +423,7 @@ def plot_schedules(
 def fit_schedule(self:Learner,
     schedule:str, # One of `SCHEDULES`
     n_epoch:int, # How many epochs
-    lr_max:float|slice=None, # Greatest learning rate, or a slice from the first layers to the last; None: the Learner's `lr`
+    lr_max:float|slice=None, # Greatest learning rate, or a slice from first to last layers; None: the Learner's
     wd:float=None, # Weight decay; None: the Learner's
     cbs=None, # More callbacks, such as a `Checkpoint`
     **kwargs # To `lr_schedule`
@@ -435,6 +444,7 @@ def copy_weights(
     "The weights and statistics of `model` as they are now"
     return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
+# %% ../nbs/27_learner.ipynb #e5c609ed
 def mix_weights(
     model:nn.Module, # Changed in place
     before:dict, # From `copy_weights`, before fine-tuning

@@ -19,8 +19,7 @@ from .core import write_file
 from .duplicates import release_groups
 from .splits import group_photos, kfold_tables, split_hash, split_images, split_rule, take_share
 from .data import build_dataloaders
-from .models import default_weights, find_arch
-from .infer import PACKAGED
+from .models import PACKAGED, default_weights, find_arch
 from .learner import build_learner, fetch_weights, fit_head
 from .predictions import read_predictions
 from .evaluate import wilson_interval

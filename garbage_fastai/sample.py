@@ -26,6 +26,7 @@ def _stretch(g, n):
     t = (x-i)[:,None]
     return g[i]+(g[i+1]-g[i])*(t*t*(3-2*t))
 
+# %% ../nbs/16_sample.ipynb #a083f857
 class _Scene:
     "A photo in the making: pixels `img`, object coordinates `u`,`v`, a lamp and one source of chance"
     def __init__(self,
@@ -65,7 +66,8 @@ class _Scene:
             out = out+np.float32(keep**o)*g if o else g
         return out
 
-    def edge(self, d): return np.clip(d*(1/self.k)+.5, 0, 1)   # distance inside an outline -> 0..1 with a soft edge
+    def edge(self, d):
+        return np.clip(d*(1/self.k)+.5, 0, 1)   # distance inside an outline -> 0..1 with a soft edge
 
     def paint(self, color, mask):
         "Blend `color` (one RGB or an image of them) over the photo where `mask` is 1"
@@ -113,16 +115,17 @@ def _pick(rng, *options): return options[int(rng.integers(len(options)))]
 def _color(rng, lo=.3, hi=.98, usual=None):
     "A colour from the common palette, or more often near one of the `usual` (hue, saturation, brightness)"
     kind,h,s,v = rng.random(),rng.random(),rng.uniform(.2, .75),rng.uniform(lo, hi)
-    if usual and rng.random()<.6: h,s,v = (c+rng.normal(0, sd) for c,sd in zip(_pick(rng, *usual), (.02, .05, .06)))
-    elif kind<.35: s = rng.uniform(0, .12)                              # greys and whites
-    elif kind<.55: h,s = rng.uniform(.06, .12),rng.uniform(.25, .6)     # browns and beiges
+    if usual and rng.random() < .6:
+        h,s,v = (c+rng.normal(0, sd) for c,sd in zip(_pick(rng, *usual), (.02, .05, .06)))
+    elif kind < .35: s = rng.uniform(0, .12)                              # greys and whites
+    elif kind < .55: h,s = rng.uniform(.06, .12),rng.uniform(.25, .6)     # browns and beiges
     return np.array(colorsys.hsv_to_rgb(h%1, np.clip(s, 0, 1), np.clip(v, 0, 1)), np.float32)
 
 # %% ../nbs/16_sample.ipynb #22fff0d1
 def _gauss(x, mid, width): return np.exp(-((x-mid)/width)**2)
 
 def _wood(sc):
-    rng,k,up = sc.rng,sc.rng.uniform(1, 3),sc.rng.random()<.5
+    rng,k,up = sc.rng,sc.rng.uniform(1, 3),sc.rng.random() < .5
     u,v = (sc.v,sc.u) if up else (sc.u,sc.v)
     tone = rng.random(64, np.float32)[np.floor(v*k+rng.random()).astype(int)%64]
     grain = np.sin((v+.05*sc.noise(2)+tone)*rng.uniform(30, 60)+4*sc.noise(2, 2))
@@ -132,9 +135,10 @@ def _wood(sc):
     return base*(.92+.05*grain+.16*(tone-.5)+.3*streak-.4*gap)[...,None]
 
 def _concrete(sc):
-    c = .95+.35*sc.noise(3, 6, keep=.7)-.4*(sc.noise(50, 1)>.46)
+    c = .95+.35*sc.noise(3, 6, keep=.7)-.4*(sc.noise(50, 1) > .46)
     return _color(sc.rng, .45, .9, [(.1, .05, .7)])*c[...,None]
 
+# %% ../nbs/16_sample.ipynb #f620ecfd
 def _grass(sc):
     rng,(h,w),n = sc.rng,sc.u.shape,1100
     base,lean = _color(rng, .35, .6, [(.25, .55, .5), (.3, .6, .4), (.15, .4, .6)]),rng.uniform(-.5, .5)
@@ -146,10 +150,11 @@ def _grass(sc):
     for e,c in zip(ends, cols): line(e, tuple(c), max(1, round(.018/sc.px)))
     return np.asarray(im, np.float32)/255
 
+# %% ../nbs/16_sample.ipynb #2c989b91
 def _cloth(sc):
     rng,t = sc.rng,sc.place(0, 0, sc.rng.uniform(0, 3), 1, 9)
     a,b,k = _color(rng),_color(rng),rng.uniform(6, 20)
-    band = (np.sin(t.u*k)>rng.uniform(-.3, .6))*.5+(np.sin(t.v*k)>rng.uniform(-.3, .9))*_pick(rng, 0, .5)
+    band = (np.sin(t.u*k) > rng.uniform(-.3, .6))*.5+(np.sin(t.v*k) > rng.uniform(-.3, .9))*_pick(rng, 0, .5)
     weave = 1+.05*np.sin(t.u*110)*np.sin(t.v*110)
     return sc.shade((a+(b-a)*(band*_pick(rng, 0, .7))[...,None])*weave[...,None], sc.noise(1.5, 2)*.35)
 
@@ -169,7 +174,7 @@ def _camera(sc):
     rng,a = sc.rng,sc.rng.uniform(0, 2*math.pi)
     slope,corners = rng.uniform(0, .25)*(math.cos(a)*sc.x+math.sin(a)*sc.y),rng.uniform(0, .1)*(sc.x**2+sc.y**2)
     light = rng.uniform(.75, 1.12)*(1+slope-corners)
-    if rng.random()<.07: light *= rng.uniform(1.3, 1.6)   # overexposed
+    if rng.random() < .07: light *= rng.uniform(1.3, 1.6)   # overexposed
     img = sc.img*light[...,None]*rng.normal(1, .04, 3).astype(np.float32)
     im = Image.fromarray((np.clip(img, 0, 1)*255).astype(np.uint8))
     blur = _pick(rng, 0, 0, 0, .5, .5, rng.uniform(.5, 1.6))*sc.size[0]/256
@@ -193,11 +198,14 @@ def _turned(u, v, profile, tilt=0.):
         if tilt: t = v-tilt*r*np.sqrt(1-q*q)   # seen a little from above, level rings sag into ellipses
     return q,t,r,np.minimum(r-np.abs(u), 1-np.abs(t))
 
-def _round(sc, q): return .4+.7*np.clip(q*sc.lamp[0]+np.sqrt(1-q*q)*sc.lamp[2], 0, 1)   # light on a turned surface
+# %% ../nbs/16_sample.ipynb #5b8c3f2b
+def _round(sc, q):
+    return .4+.7*np.clip(q*sc.lamp[0]+np.sqrt(1-q*q)*sc.lamp[2], 0, 1)   # light on a turned surface
 
 def _rim(u, v, r, tilt, at=-1.): return tilt*(r-np.hypot(u, (v-at)/tilt))   # distance inside a tilted circle
 
-def _upright(u, v, w, lo, hi): return np.minimum(w-np.abs(u), np.minimum(v-lo, hi-v))   # ... inside an upright bar
+def _upright(u, v, w, lo, hi):
+    return np.minimum(w-np.abs(u), np.minimum(v-lo, hi-v))   # ... inside an upright bar
 
 def _folds(sc, u, v, n=7, size=1., warp=.25):
     "Height of a surface folded along `n` random sets of lines: flat facets with sharp creases, about `size` wide"
@@ -208,6 +216,7 @@ def _folds(sc, u, v, n=7, size=1., warp=.25):
         h += np.abs(t-np.round(t))*(sc.rng.uniform(.3, 1)/f)
     return (h-h.mean())/n**.5
 
+# %% ../nbs/16_sample.ipynb #a880957c
 def _mirror(sc, q, contrast=1.):
     "What a curved mirror shows at direction `q` (-1..1): a dark room with bright windows"
     y = sc.rng.uniform(.12, .75, 12)
@@ -216,77 +225,84 @@ def _mirror(sc, q, contrast=1.):
 
 def _lettering(rng, s, t, rows, cols):
     "Where ink lies when `rows` lines of words fill the square 0..1"
-    ink = np.repeat(rng.random((rows,cols))<.8, 3, 1)&(rng.random((rows,cols*3))<.75)
+    ink = np.repeat(rng.random((rows,cols)) < .8, 3, 1)&(rng.random((rows,cols*3)) < .75)
     i,j = np.clip(t*rows, 0, rows-.01).astype(np.int32),np.clip(s*cols*3, 0, cols*3-.01).astype(np.int32)
-    return ink[i,j]&(np.abs(t*rows-i-.5)<.27)&(s>0)&(s<1)
+    return ink[i,j]&(np.abs(t*rows-i-.5) < .27)&(s > 0)&(s < 1)
 
+# %% ../nbs/16_sample.ipynb #157c5a0c
 def _label(sc, s, t):
     "A printed design on the square 0..1: a band or stripes, a badge and some words"
     rng = sc.rng
     a,b,c,k = *(_color(rng, .2) for _ in range(3)),rng.uniform(.2, .8)
-    stripes = np.sin((s+t*rng.normal())*rng.uniform(10, 30))>.2
-    pen = _pick(rng, t>k, np.abs(t-k)<.2, stripes, s+t*.6>k+.2).astype(np.uint8)
+    stripes = np.sin((s+t*rng.normal())*rng.uniform(10, 30)) > .2
+    pen = _pick(rng, t > k, np.abs(t-k) < .2, stripes, s+t*.6 > k+.2).astype(np.uint8)
     far,r = np.hypot((s-rng.uniform(.3, .7))*rng.uniform(.6, 1.4), t-rng.uniform(.3, .7)),rng.uniform(.12, .3)
-    pen[far<r] = 2
-    pen[np.abs(far-r)<.03] = 3
-    pen[_lettering(rng, s*1.2-.1, t*1.6-rng.uniform(0, .6), int(rng.integers(3, 7)), int(rng.integers(4, 8)))] = 4
+    pen[far < r] = 2
+    pen[np.abs(far-r) < .03] = 3
+    pen[_lettering(rng, s*1.2-.1, t*1.6-rng.uniform(0, .6), int(rng.integers(3, 7)),
+                   int(rng.integers(4, 8)))] = 4
     return np.stack([a, b, c, 1-c*.8, 1-a])[pen]
 
 # %% ../nbs/16_sample.ipynb #be444acf
 def _bottle(sc, glass):
     "A bottle, clear or tinted, with or without label, cap and drink"
-    rng,u,v,at = sc.rng,sc.u,sc.v,sc.rng.uniform(.3, .7)*(1 if sc.lamp[0]>0 else -1)
+    rng,u,v,at = sc.rng,sc.u,sc.v,sc.rng.uniform(.3, .7)*(1 if sc.lamp[0] > 0 else -1)
     b,n,sh,slope = rng.uniform(.26, .38),rng.uniform(.085, .13),rng.uniform(-.55, -.1),rng.uniform(.12, .4)
     if not glass: u = u+_pick(rng, 0, .15, .3)*_folds(sc, u, v, 4, .5)*np.clip(v+.6, 0, 1)   # dents
     vs,rs = _profile((-1, n), (sh-slope, n), (sh, b), (.93, b), (1, b*.86))
-    ribbed,f = rng.random()<(.1 if glass else .75),rng.uniform(25, 55)
-    if ribbed: rs = rs+.01*np.sin(vs*f)*(vs>sh)*(vs<.9)
+    ribbed,f = rng.random() < (.1 if glass else .75),rng.uniform(25, 55)
+    if ribbed: rs = rs+.01*np.sin(vs*f)*(vs > sh)*(vs < .9)
     q,t,r,d = _turned(u, v, (vs,rs))
-    ribs,z,tint = np.sin(v*f)*(v>sh)*(v<.9)*ribbed,np.sqrt(1-q*q),_color(rng, .75)**_pick(rng, .25, .7, 1.5, 2.5)
+    ribs,z,tint = np.sin(v*f)*(v > sh)*(v < .9)*ribbed,np.sqrt(1-q*q),_color(rng, .75)**_pick(rng, .25, .7, 1.5, 2.5)
     sc.shadow(sc.edge(d), .1, .3)
-    thick = (.35 if glass else .2)/(z+.2)+glass*1.2*sc.edge(t-.9)+.8*z*(t>_pick(rng, 2, 2, rng.uniform(-.3, .7)))
+    thick = (.35 if glass else .2)/(z+.2)+glass*1.2*sc.edge(t-.9)+.8*z*(t > _pick(rng, 2, 2, rng.uniform(-.3, .7)))
     col = sc.behind(-q*r*(.8 if glass else .3)+.015*ribs)*tint**thick[...,None]
     if not glass: col += rng.uniform(.05, .35)*(tint*_round(sc, q)[...,None]-col)   # haze
     col *= (1-(.55 if glass else .22)*_gauss(np.abs(q), .9, .09))[...,None]
-    if glass: shine = .9*_gauss(q, at, .06)+.35*_gauss(q, -at*1.1, .035)+.5*_gauss(t, .93, .025)*_gauss(q, .1, .6)
+    if glass:
+        shine = .9*_gauss(q, at, .06)+.35*_gauss(q, -at*1.1, .035)+.5*_gauss(t, .93, .025)*_gauss(q, .1, .6)
     else: shine = (.55*_gauss(q+.06*ribs+.12*sc.noise(6, 2), at, .11)+.2*_gauss(q, -at, .1))*(.85+.35*ribs)
     shine = (shine*sc.edge(.96-t))[...,None]
-    if rng.random()<.55:
+    if rng.random() < .55:
         lo = sh+rng.uniform(.1, .3); hi = min(lo+rng.uniform(.3, .6), .9)
         art = _label(sc, np.arcsin(q)/3+.5, (t-lo)/(hi-lo))*_round(sc, q)[...,None]
         col += sc.edge(_upright(0, t, 1, lo, hi))[...,None]*(art-.8*shine-col)
     sc.paint(col+shine, sc.edge(d))
     c,w,tall,kind = _color(rng),n*1.22,rng.uniform(.1, .17),rng.random()
-    if kind<.3:   # open: a lip
-        return sc.paint((c*.3+.75)*_round(sc, np.clip(u/w, -1, 1))[...,None], sc.edge(_upright(u, v, w, -1, -.94))*.6)
-    crown = glass and kind<.6
+    if kind < .3:   # open: a lip
+        return sc.paint((c*.3+.75)*_round(sc, np.clip(u/w, -1, 1))[...,None],
+                        sc.edge(_upright(u, v, w, -1, -.94))*.6)
+    crown = glass and kind < .6
     if crown: tall,w = tall*.6,w*(1+.25*np.clip((v+1)/tall, 0, 1))
     q = np.clip(u/w, -1, 1)
     lit = _round(sc, q)*(1+.16*np.sin(np.arcsin(q)*(14 if crown else 26)))
-    if glass and kind>.85: c,lit = np.array([.76,.6,.42], np.float32),_round(sc, q)+.6*sc.noise(40, 1)   # cork
-    sc.paint(c*lit[...,None]*(_mirror(sc, q, .6)*1.3 if crown else 1), sc.edge(_upright(u, v, w, -1.03, tall-1.03)))
+    if glass and kind > .85:
+        c,lit = np.array([.76,.6,.42], np.float32),_round(sc, q)+.6*sc.noise(40, 1)   # cork
+    sc.paint(c*lit[...,None]*(_mirror(sc, q, .6)*1.3 if crown else 1),
+             sc.edge(_upright(u, v, w, -1.03, tall-1.03)))
 
+# %% ../nbs/16_sample.ipynb #c1383980
 def _jar(sc, glass):
     "A wide jar or tub, seen from a little above, with a lid or open"
     rng,u,v,b,tilt = sc.rng,sc.u,sc.v*1.25,sc.rng.uniform(.45, .65),sc.rng.uniform(.1, .3)
-    foot,at = 1 if glass else rng.uniform(.75, .95),rng.uniform(.35, .7)*(1 if sc.lamp[0]>0 else -1)
+    foot,at = 1 if glass else rng.uniform(.75, .95),rng.uniform(.35, .7)*(1 if sc.lamp[0] > 0 else -1)
     q,t,r,d = _turned(u, v, _profile((-1, b*.9), (-.75, b*.9), (-.6, b), (.9, b*foot), (1, b*foot*.92)), tilt)
     top,z,c,full = _rim(u, v, b*.94, tilt),np.sqrt(1-q*q),_color(rng, .7),_color(rng, .2)
     m = sc.edge(np.maximum(d, top))
     sc.shadow(m, .12, .4)
-    if glass or rng.random()<.4:   # clear
+    if glass or rng.random() < .4:   # clear
         col = sc.behind(-q*r*.5)*(c**.4)**((.3 if glass else .15)/(z+.2))[...,None]
-        fill = .8*sc.edge(t-rng.uniform(-.4, .5))*(rng.random()<.6)
+        fill = .8*sc.edge(t-rng.uniform(-.4, .5))*(rng.random() < .6)
         col += fill[...,None]*(full*_round(sc, q)[...,None]-col)
         col *= ((1-(.5 if glass else .2)*_gauss(np.abs(q), .93, .06))*(1-.25*glass*_gauss(t, .95, .04)))[...,None]
     else: col = c*_round(sc, q)[...,None]
-    if rng.random()<.6:
+    if rng.random() < .6:
         hi = rng.uniform(.3, .8)
         art = _label(sc, np.arcsin(q)/3+.5, (t+.35)/(hi+.35))*_round(sc, q)[...,None]
         col += sc.edge(_upright(0, t, 1, -.35, hi))[...,None]*(art-col)
-    shine = (_gauss(q, at, .05 if glass else .12)*(.8 if glass else .35)+.25*_gauss(q, -at, .05))*(t>-.6)
+    shine = (_gauss(q, at, .05 if glass else .12)*(.8 if glass else .35)+.25*_gauss(q, -at, .05))*(t > -.6)
     sc.paint(col+shine[...,None], m)
-    if rng.random()<.6:   # a lid
+    if rng.random() < .6:   # a lid
         c,q = _color(rng),np.clip(u/b, -1, 1)
         look = _mirror(sc, q, .7) if glass else _round(sc, q)[...,None]
         sc.paint(c*look*(1+.12*np.sin(np.arcsin(q)*30))[...,None], sc.edge(_upright(u, t, b, -1.05, -.8)))
@@ -310,6 +326,7 @@ def _shards(sc):
         col = sc.behind(rng.normal(0, .08), rng.normal(0, .08))*tint+glare[...,None]
         sc.put(col*(1-.5*_gauss(d, .035, .02))[...,None]+_gauss(d, .008, .01)[...,None]*(.3+.3*tint), d, .05)
 
+# %% ../nbs/16_sample.ipynb #170e27a3
 def _bag(sc):
     "A thin plastic bag with handles"
     rng,u,v,op = sc.rng,sc.u,sc.v,sc.rng.uniform(.4, .95)
@@ -317,36 +334,38 @@ def _bag(sc):
     d = np.minimum(.55+.12*v+.5*h-np.abs(u), np.minimum(v+.55+.6*h, .85-v+.4*h))
     d = np.maximum(d, .07-np.abs(np.hypot((np.abs(u)-.3)/.16, (v+.6)/.4)-1)*.16)   # two handles
     col = _color(rng, .5)
-    if rng.random()<.5: col = np.where((np.hypot(u, v-.2)<.25)[...,None], _color(rng), col)
+    if rng.random() < .5: col = np.where((np.hypot(u, v-.2) < .25)[...,None], _color(rng), col)
     sc.shadow(sc.edge(d), .08, .4)
     sc.paint(sc.shade(col, h*1.6+.2*np.sqrt(np.clip(d, 0, .3)), .7, 30), sc.edge(d)*op)
 
+# %% ../nbs/16_sample.ipynb #4847fb86
 def _jug(sc):
     "A detergent bottle or milk jug: opaque, with a handle"
     rng,u,v,b,s,x = sc.rng,sc.u,sc.v,sc.rng.uniform(.36, .5),sc.rng.uniform(-.6, -.35),sc.rng.uniform(-.05, .1)
     r = np.interp(v, *_profile((-1, .14), (s-.2, .14), (s+.08, b), (.9, b*1.03), (1, b*.93))).astype(np.float32)
-    d = np.minimum(_upright(u-x*(v<s), v, r, -1, 1), .1*(np.hypot((u-b*.55)/.1, (v-s-.4)/.26)-1))
+    d = np.minimum(_upright(u-x*(v < s), v, r, -1, 1), .1*(np.hypot((u-b*.55)/.1, (v-s-.4)/.26)-1))
     col = sc.shade(_color(rng, .5), .5*np.sqrt(np.clip(d, 0, .16))+.1*np.abs(u)+.02*sc.noise(3, 2), .5, 25)
-    on = sc.edge(_upright(u+.03, v, b*.75, .05, .75))*(rng.random()<.8)
+    on = sc.edge(_upright(u+.03, v, b*.75, .05, .75))*(rng.random() < .8)
     art = _label(sc, u/b/1.5+.5, (v-.05)/.7)*_round(sc, np.clip(u/b/1.3, -1, 1))[...,None]
     sc.put(col+on[...,None]*(art-col), d)
     q = np.clip((u-x)/.19, -1, 1)
-    sc.paint(_color(rng)*(_round(sc, q)*(1+.12*np.sin(np.arcsin(q)*24)))[...,None], sc.edge(_upright(u-x, v, .19, -1.08, -.8)))
+    sc.paint(_color(rng)*(_round(sc, q)*(1+.12*np.sin(np.arcsin(q)*24)))[...,None],
+             sc.edge(_upright(u-x, v, .19, -1.08, -.8)))
 
 # %% ../nbs/16_sample.ipynb #7a1cbe01
 def _can(sc):
     "A drinks can or food tin: plain or printed, whole or crushed"
     rng,b,tilt = sc.rng,sc.rng.uniform(.42, .6),sc.rng.uniform(.12, .4)
-    drink,crush = rng.random()<.55,_pick(rng, 0, 0, .35, .7)
+    drink,crush = rng.random() < .55,_pick(rng, 0, 0, .35, .7)
     f,tall,rim = (_folds(sc, sc.u, sc.v, 5, .6) if crush else 0*sc.u),_pick(rng, 1.1, 1.1, 1.5),b*(.84 if drink else 1)
     u,v = sc.u+crush*f,sc.v*tall+crush*f*.5
     side = [(-1, rim), (-.97, rim), (-.84, b), (.86, b), (.97, b*.86)] if drink else [(-1, b), (1, b)]
     q,t,r,d = _turned(u, v, _profile(*side), tilt)
     top,tint = _rim(u, v, rim, tilt),_color(rng, .75)**_pick(rng, .1, .2, 1)
-    bend = 0 if drink else .25*np.sin(t*rng.uniform(22, 40))*(np.abs(t)<rng.uniform(.4, .8))
-    look = _mirror(sc, q+bend+2.2*f*(crush>0)+.03*sc.noise(8, 2, .3))
+    bend = 0 if drink else .25*np.sin(t*rng.uniform(22, 40))*(np.abs(t) < rng.uniform(.4, .8))
+    look = _mirror(sc, q+bend+2.2*f*(crush > 0)+.03*sc.noise(8, 2, .3))
     col = tint*look
-    if rng.random()<.6:
+    if rng.random() < .6:
         art = _label(sc, np.arcsin(q)/3+.5, t/2+.5)*(.3+.75*look*_round(sc, q)[...,None])+.18*np.clip(look-1, 0, 1)
         col += sc.edge((.86 if drink else rng.uniform(.6, .9))-np.abs(t))[...,None]*(art-col)
     sc.put(col, np.maximum(d, top), .14)
@@ -357,24 +376,25 @@ def _can(sc):
         sc.paint(tint*.12, sc.edge(_rim(u, v, rim*.3, tilt, -1+rim*tilt*.4)))
         sc.paint(tint*.95, sc.edge(.018-np.abs(_rim(u, v, rim*.22, tilt, -1-rim*tilt*.18))))
     else:
-        sc.paint(tint*(.15+.5*look*(v<-1)[...,None]), sc.edge(top))
+        sc.paint(tint*(.15+.5*look*(v < -1)[...,None]), sc.edge(top))
         sc.paint(tint*1.1, sc.edge(.014-np.abs(top-.014)))
-        if rng.random()<.5:   # the lid, bent up
+        if rng.random() < .5:   # the lid, bent up
             up = _rim(u-rng.normal(0, .1), v, rim*.92, tilt+.45, -1-rim*(tilt+.4)*.95)
             sc.paint(tint*_mirror(sc, u/rim+.5*v, .8), sc.edge(up))
             sc.paint(tint*.6, sc.edge(.008-np.abs(np.abs(up-.1)-.04)))
 
+# %% ../nbs/16_sample.ipynb #7a4cb61b
 def _foil(sc):
     "A ball, a scrap or a ribbed tray of aluminium foil"
     rng,u,v,kind = sc.rng,sc.u,sc.v,sc.rng.random()
-    f,a = _folds(sc, u, v, 9 if kind<.6 else 4, .42),np.arctan2(v, u)
-    if kind<.35: d,h = .62-np.hypot(u, v)+.9*f,1.8*f+.8*np.sqrt(np.clip(.5-u*u-v*v, 0, 1))
-    elif kind<.6: d,h = _upright(u, v, .8, -.6, .6)+.9*f,1.8*f
+    f,a = _folds(sc, u, v, 9 if kind < .6 else 4, .42),np.arctan2(v, u)
+    if kind < .35: d,h = .62-np.hypot(u, v)+.9*f,1.8*f+.8*np.sqrt(np.clip(.5-u*u-v*v, 0, 1))
+    elif kind < .6: d,h = _upright(u, v, .8, -.6, .6)+.9*f,1.8*f
     else:
         box = .28-np.hypot(np.clip(np.abs(u)-.55, 0, 9), np.clip(np.abs(v)-.3, 0, 9))
-        d = (box if kind<.8 else .7-np.hypot(u, v))+.012*np.sin(a*46)
+        d = (box if kind < .8 else .7-np.hypot(u, v))+.012*np.sin(a*46)
         h = -.28*np.clip((d-.06)/.16, 0, 1)+.03*np.sin(a*46)*_gauss(d, .13, .08)+.02*_gauss(d, .04, .02)+.06*f
-        h += (.015*np.sin(u*30) if kind<.8 else .02*np.cos(np.hypot(u, v)*rng.uniform(20, 40)))*(d>.26)
+        h += (.015*np.sin(u*30) if kind < .8 else .02*np.cos(np.hypot(u, v)*rng.uniform(20, 40)))*(d > .26)
     nx,ny,_ = sc.normal(h)
     sc.put(_color(rng, .75)**_pick(rng, .1, .2, .4)*_mirror(sc, nx+.7*ny+.2*(u+v), 1.1), d, .1)
 
@@ -385,39 +405,44 @@ def _printed(sc, u, v, col):
     "Columns of text, perhaps a heading and a picture, on paper of colour `col`"
     rng,n = sc.rng,int(sc.rng.integers(1, 4))
     pen,rows = np.zeros(u.shape, np.uint8),int(rng.integers(12, 24))
-    for i in range(n): pen[_lettering(rng, ((u+.8)/1.6*n-i)*1.15-.07, v*.6+.45, rows, 12//n+2)&(np.abs(v)<.8)] = 1
-    if rng.random()<.5: pen[(np.abs(u-rng.uniform(-.3, .3))<.3)&(np.abs(v-rng.uniform(-.4, .3))<.2)] = 2
-    if rng.random()<.6: pen[_lettering(rng, (u+.7)/1.4, (v+.85)/.2, 1, 9)&(np.abs(v+.75)<.1)] = 3
+    for i in range(n):
+        pen[_lettering(rng, ((u+.8)/1.6*n-i)*1.15-.07, v*.6+.45, rows, 12//n+2)&(np.abs(v) < .8)] = 1
+    if rng.random() < .5: pen[(np.abs(u-rng.uniform(-.3, .3)) < .3)&(np.abs(v-rng.uniform(-.4, .3)) < .2)] = 2
+    if rng.random() < .6: pen[_lettering(rng, (u+.7)/1.4, (v+.85)/.2, 1, 9)&(np.abs(v+.75) < .1)] = 3
     ink = _color(rng, .1, .4)
     return np.stack([col, ink*.75+col*.25, _color(rng), ink])[pen]
 
+# %% ../nbs/16_sample.ipynb #86788082
 def _crumpled(sc):
     "A sheet crumpled into a ball"
     rng,u,v = sc.rng,sc.u,sc.v
     f = _folds(sc, u, v, 10, rng.uniform(.3, .5))
     d,col = rng.uniform(.58, .72)-np.hypot(u, v*rng.uniform(.9, 1.3))+1.1*f,_color(rng, .6, usual=_papers)
-    if rng.random()<.25: col = _printed(sc, u+f*2, v-f*2, col)
+    if rng.random() < .25: col = _printed(sc, u+f*2, v-f*2, col)
     light = (1.08+1.2*np.clip(f, -.3, .1))[...,None]   # dark in the valleys
     sc.put(sc.shade(col, 1.5*f+.9*np.sqrt(np.clip(d+.05, 0, 1)))*light, d, .14)
 
+# %% ../nbs/16_sample.ipynb #d07fdac4
 def _sheet(sc):
     "A few sheets, folded or torn, blank or printed; or envelopes with flap or stamp"
     rng,w,h = sc.rng,sc.rng.uniform(.55, .75),sc.rng.uniform(.65, .95)
-    col,post = _color(rng, .65, usual=_papers),rng.random()<.25
+    col,post = _color(rng, .65, usual=_papers),rng.random() < .25
     if post: w,h = .85,.55
     for _ in range(rng.integers(1, 4)):
         a,x,y = rng.normal(0, .25),rng.normal(0, .08),rng.normal(0, .08)
         u,v = math.cos(a)*(sc.u-x)+math.sin(a)*(sc.v-y),math.cos(a)*(sc.v-y)-math.sin(a)*(sc.u-x)
         bend = rng.uniform(.05, .25)*np.sin(u*rng.uniform(1, 3)+rng.uniform(0, 6))*_pick(rng, 0, 1)
-        d = np.minimum(w-np.abs(u), h-np.abs(v)+.12*sc.noise(9)*(rng.random()<.4)+bend*.4)
+        d = np.minimum(w-np.abs(u), h-np.abs(v)+.12*sc.noise(9)*(rng.random() < .4)+bend*.4)
         face,kind = col,rng.random()
-        if post and kind<.6:
+        if post and kind < .6:
             flap = .62*(w-np.abs(u))-(v+h)
-            face = col*(1-.25*_gauss(flap, 0, .02)-.06*(flap<0))[...,None]
+            face = col*(1-.25*_gauss(flap, 0, .02)-.06*(flap < 0))[...,None]
         elif post:
-            face = np.where(_lettering(rng, (u+.3)/.8, (v+.1)/.5, 4, 6)[...,None]&(v>-.1)[...,None], col*.3, col)
-            face = np.where((_upright(u-.62, v, .14, -.47, -.13)>0)[...,None], _label(sc, (u-.48)/.28, (v+.47)/.34), face)
-        elif kind<.75: face = _printed(sc, u, v+bend*.3, col)
+            face = np.where(_lettering(rng, (u+.3)/.8, (v+.1)/.5, 4, 6)[...,None]&(v > -.1)[...,None], col*.3,
+                            col)
+            face = np.where((_upright(u-.62, v, .14, -.47, -.13) > 0)[...,None],
+                            _label(sc, (u-.48)/.28, (v+.47)/.34), face)
+        elif kind < .75: face = _printed(sc, u, v+bend*.3, col)
         fold = .12*np.abs(v-rng.uniform(-.3, .3))+_pick(rng, 0, .1)*np.abs(u)+rng.uniform(.3, 1)*_folds(sc, u, v, 4, .8)
         sc.put(sc.shade(face, fold+bend), d, .05)
 
@@ -432,40 +457,45 @@ def _view(rng, *pitch):
 
 def _sizes(rng, *ranges): return np.array([[rng.uniform(*r)] for r in ranges], np.float32)
 
+# %% ../nbs/16_sample.ipynb #be6d74c4
 def _face(sc, o, a, b):
     "On the parallelogram at `o` with sides `a`,`b`: coordinates 0..1, distance inside it, and its light"
     det = float(a[0]*b[1]-a[1]*b[0]) or 1e-6
     s,t = ((sc.u-o[0])*b[1]-(sc.v-o[1])*b[0])/det,((sc.v-o[1])*a[0]-(sc.u-o[0])*a[1])/det
-    d = np.minimum(np.minimum(s, 1-s)*(abs(det)/np.hypot(b[0], b[1])), np.minimum(t, 1-t)*(abs(det)/np.hypot(a[0], a[1])))
+    d = np.minimum(np.minimum(s, 1-s)*(abs(det)/np.hypot(b[0], b[1])),
+                   np.minimum(t, 1-t)*(abs(det)/np.hypot(a[0], a[1])))
     n = _unit(np.cross(a, b))
-    return s,t,d,.5+.6*max(0., float(n@sc.lamp)*(1 if n[2]>=0 else -1))
+    return s,t,d,.5+.6*max(0., float(n@sc.lamp)*(1 if n[2] >= 0 else -1))
 
 def _layers(sc, layers, far):
     sc.shadow(sc.edge(np.max([d for _,d in layers], 0)), far)
     for c,d in layers: sc.paint(c, sc.edge(d))
 
+# %% ../nbs/16_sample.ipynb #f9940cd7
 def _board(sc, s, t, color, light, kind=0.):
     "Brown board, perhaps with words and a bar code, or printed all over"
     rng = sc.rng
-    if kind>.8: return _label(sc, s, t)*light
+    if kind > .8: return _label(sc, s, t)*light
     col = color*(light*(1+.03*np.sin(s*rng.uniform(60, 90))+.12*sc.noise(6, 4, keep=.7)))[...,None]
-    if kind<.45: return col
-    ink = _lettering(rng, s*1.5-.2, t*2-.4, 3, 5)&(t>.2)&(t<.7)|(np.abs(s-.8)<.08)&(np.abs(t-.7)<.15)&(np.sin(s*260)>0)
+    if kind < .45: return col
+    ink = _lettering(rng, s*1.5-.2, t*2-.4, 3,
+                     5)&(t > .2)&(t < .7)|(np.abs(s-.8) < .08)&(np.abs(t-.7) < .15)&(np.sin(s*260) > 0)
     return col*(1-.65*ink)[...,None]
 
+# %% ../nbs/16_sample.ipynb #b32f2090
 def _box(sc):
     "A cardboard box, taped shut or open"
     rng,axes = sc.rng,_view(sc.rng, .5, 1.1)
     X,Y,Z = axes*_sizes(rng, (.45, .62), (.25, .6), (.38, .58))
-    col,kind,side = _color(rng, .5, usual=_boards),rng.random(),1 if X[2]>0 else -1
+    col,kind,side = _color(rng, .5, usual=_boards),rng.random(),1 if X[2] > 0 else -1
     tape,layers = rng.uniform(.5, .95)*col+_pick(rng, .08, .3)*_color(rng),[]
     def add(o, a, b, dark=1., kind=0., taped=False):
         s,t,d,light = _face(sc, o, a, b)
         c = _board(sc, s, t, col, light*dark, kind)*(1-.25*_gauss(d, 0, .015))[...,None]
-        if taped: c = np.where((np.abs(t-.5)<.09)[...,None], tape*light+.06*np.sin(s*9)[...,None], c)
+        if taped: c = np.where((np.abs(t-.5) < .09)[...,None], tape*light+.06*np.sin(s*9)[...,None], c)
         layers.append((c,d))
     walls = [(side*X-Y-Z, 2*Y, 2*Z), (-X-Y+Z, 2*X, 2*Y)]
-    if rng.random()<.5:   # open
+    if rng.random() < .5:   # open
         for o,a,b in ((-side*X-Y-Z, 2*Y, 2*Z), (-X-Y-Z, 2*X, 2*Y)): add(o, a, b, .6)
         add(-X-Y-Z, 2*X, 2*Z, .45)
         rims = [(-X+Y-Z, 2*X, -Z), (-X+Y-Z, 2*Z, -X), (X+Y-Z, 2*Z, X), (-X+Y+Z, 2*X, Z)]
@@ -475,9 +505,10 @@ def _box(sc):
         add(*flaps[3])
     else:
         for w in walls: add(*w, 1, kind)
-        add(-X+Y-Z, 2*X, 2*Z, 1.05, kind*.6, rng.random()<.8)
+        add(-X+Y-Z, 2*X, 2*Z, 1.05, kind*.6, rng.random() < .8)
     _layers(sc, layers, .2)
 
+# %% ../nbs/16_sample.ipynb #6c7b4e72
 def _slab(sc):
     "Flat pieces of corrugated board, the waves showing at the cut edge"
     rng,col = sc.rng,_color(sc.rng, .5, usual=_boards)
@@ -485,16 +516,17 @@ def _slab(sc):
         X,Y,Z = _view(rng, .75, 1.25)*_sizes(rng, (.55, .8), (.08, .13), (.4, .65))
         o = np.array([rng.normal(0, .12), rng.normal(0, .12), 0], np.float32)-X-Z
         tear,layers = _pick(rng, 0, .1)*sc.noise(7, 4, keep=.7),[]
-        for at,a in ((o+2*Z, 2*X), (o+2*X*(X[2]>0), 2*Z)):
+        for at,a in ((o+2*Z, 2*X), (o+2*X*(X[2] > 0), 2*Z)):
             s,t,d,_ = _face(sc, at, a, -Y)
             wave = np.abs(t-.5-.3*np.sin(s*float(np.linalg.norm(a))*rng.uniform(45, 65)))
-            layers.append((col*(.3+.6*_gauss(wave, 0, .16)+.5*(np.abs(t-.5)>.36))[...,None],d+tear*.3))
+            layers.append((col*(.3+.6*_gauss(wave, 0, .16)+.5*(np.abs(t-.5) > .36))[...,None],d+tear*.3))
         s,t,d,light = _face(sc, o, 2*X, 2*Z)
-        fold,tape = _pick(rng, 0, .3)*_gauss(s, rng.uniform(.3, .7), .012),_pick(rng, 0, .2)*(np.abs(t-.4)<.08)
+        fold,tape = _pick(rng, 0, .3)*_gauss(s, rng.uniform(.3, .7), .012),_pick(rng, 0, .2)*(np.abs(t-.4) < .08)
         worn = 1-fold+tape-.2*_gauss(d+tear, 0, .012)
         layers.append((_board(sc, s, t, col, light, rng.random()*.9)*worn[...,None],d+tear))
         _layers(sc, layers, .08)
 
+# %% ../nbs/16_sample.ipynb #3bcb7e96
 def _tube(sc):
     "A cardboard tube, as inside a roll"
     rng,u,v,tilt,r = sc.rng,sc.u,sc.v,sc.rng.uniform(.25, .5),sc.rng.uniform(.28, .42)
@@ -512,31 +544,36 @@ def _wrapper(sc):
     rng,u,v,w,h = sc.rng,sc.u,sc.v,sc.rng.uniform(.5, .75),sc.rng.uniform(.65, .9)
     f = _folds(sc, u, v, 7, .5)
     d = np.minimum(w-np.abs(u)+.35*f-.08*np.cos(v*3), h-np.abs(v)-.05*np.abs((u*14)%1-.5))   # toothed ends
-    seal = .012*np.sin(v*90)*(np.abs(v)>h-.12)
-    sc.put(sc.shade(_label(sc, (u+f)/w/2+.5, (v+f)/h/2+.5), .7*f+.35*np.sqrt(np.clip(d, 0, .25))+seal, .7, 18), d, .08)
+    seal = .012*np.sin(v*90)*(np.abs(v) > h-.12)
+    sc.put(sc.shade(_label(sc, (u+f)/w/2+.5, (v+f)/h/2+.5), .7*f+.35*np.sqrt(np.clip(d, 0, .25))+seal, .7, 18),
+           d, .08)
 
+# %% ../nbs/16_sample.ipynb #74ca8eda
 def _peel(sc):
     "A banana or orange peel: strips that meet at the stem"
     rng,c = sc.rng,_color(sc.rng, .6, usual=[(.14, .75, .9), (.13, .7, .8), (.07, .85, .9), (.08, .6, .4)])
     for a in (rng.uniform(0, 6)+np.arange(rng.integers(3, 5))*rng.uniform(1.3, 1.9)).tolist():
-        x,y,inner = math.cos(a)*sc.u+math.sin(a)*sc.v,math.cos(a)*sc.v-math.sin(a)*sc.u,rng.random()<.35
+        x,y,inner = math.cos(a)*sc.u+math.sin(a)*sc.v,math.cos(a)*sc.v-math.sin(a)*sc.u,rng.random() < .35
         y = y-rng.normal(0, .45)*x*x
         d = .22*np.sqrt(np.clip(x+.03, 0, 1)*np.clip((.95-x)/.5, 0, 1))-np.abs(y)
         spots = np.clip(sc.noise(14)*4-.6, 0, 1)*(not inner)+.8*_gauss(x, .02, .07)
         tone = (np.clip(c*.3+.68, 0, 1) if inner else c)*(1-.6*spots)[...,None]
         sc.put(sc.shade(tone, (-.2 if inner else .5)*np.sqrt(np.clip(d, 0, 1)*.3)+.01*np.sin(y*80)), d, .06)
 
+# %% ../nbs/16_sample.ipynb #57b3f49b
 def _cup(sc):
     "A take-away cup, with lid, sleeve or straw"
     rng,u,v,r,tilt = sc.rng,sc.u,sc.v,sc.rng.uniform(.45, .55),sc.rng.uniform(.15, .35)
     c,c2,x,art = _color(rng, .6),_color(rng),rng.normal(0, .3),rng.random()
-    straw = np.where((np.sin(v*40)>0)[...,None], c2, np.float32(.95))
-    if rng.random()<.4: sc.paint(straw, sc.edge(_upright(u-x*(v+1), v, .05, -1.6, -.7)))
+    straw = np.where((np.sin(v*40) > 0)[...,None], c2, np.float32(.95))
+    if rng.random() < .4: sc.paint(straw, sc.edge(_upright(u-x*(v+1), v, .05, -1.6, -.7)))
     q,t,_,d = _turned(u, v, _profile((-1, r), (1, r*.7)), tilt)
     top,col = _rim(u, v, r*1.07, tilt),c
-    if art<.7: col = np.where((np.abs(t-.05)<.45)[...,None], _label(sc, np.arcsin(q)/3+.5, t+.45) if art<.35 else c2, c)
+    if art < .7:
+        col = np.where((np.abs(t-.05) < .45)[...,None],
+                       _label(sc, np.arcsin(q)/3+.5, t+.45) if art < .35 else c2, c)
     sc.put(col*_round(sc, q)[...,None], np.maximum(d, top), .14)
-    if rng.random()<.5:   # a lid
+    if rng.random() < .5:   # a lid
         for at,k,tone in ((-.94, 1.07, .8), (-1.02, 1., .95), (-1.08, .9, 1.05)):
             sc.paint(np.clip(c2*.25+.7, 0, 1)*tone, sc.edge(_rim(u, v, r*k, tilt, at)))
     else:   # dregs
@@ -544,17 +581,19 @@ def _cup(sc):
         sc.paint(c*(.55+.3*u/r)[...,None], sc.edge(top-.035))
         sc.paint(_color(rng, .15, .5), sc.edge(_rim(u, v, r*.75, tilt, -.93)))
 
+# %% ../nbs/16_sample.ipynb #49c424cc
 def _foam(sc):
     "Broken expanded foam: pale, made of beads"
     rng = sc.rng
     X,Y,Z = _view(rng, .5, 1.1)*_sizes(rng, (.5, .75), (.1, .3), (.4, .55))
-    c,bite,side = _color(rng, .8)*.25+.72,.25*sc.noise(4, 4, keep=.6),1 if X[2]>0 else -1
+    c,bite,side = _color(rng, .8)*.25+.72,.25*sc.noise(4, 4, keep=.6),1 if X[2] > 0 else -1
     bead,layers = .8+.5*np.clip(np.abs(sc.noise(26, 1))+np.abs(sc.noise(26, 1)), 0, .45),[]
     for o,a,b in ((side*X-Y-Z, 2*Y, 2*Z), (-X-Y+Z, 2*X, 2*Y), (-X+Y-Z, 2*X, 2*Z)):
         _,_,d,light = _face(sc, o, a, b)
         layers.append((c*(light*bead)[...,None],d+bite))
     _layers(sc, layers, .12)
 
+# %% ../nbs/16_sample.ipynb #50fbbed9
 def _tissue(sc):
     "A used tissue: thin, softly folded, stained"
     rng,u,v,c = sc.rng,sc.u,sc.v,_color(sc.rng, .7, usual=_papers)
@@ -563,14 +602,16 @@ def _tissue(sc):
     stain = rng.uniform(0, .6)*np.clip(sc.noise(3, 2)*3-.4, 0, 1)[...,None]
     sc.put(sc.shade(c+stain*(_color(rng)*.6-c), f+.02*np.sin(u*60)*np.sin(v*60)*_pick(rng, 0, .3)), d, .08)
 
+# %% ../nbs/16_sample.ipynb #ad962efa
 def _brush(sc):
     "A toothbrush"
     rng,u,v = sc.rng,sc.u,sc.v
     d = _upright(u, v, np.interp(v, [-1, -.6, -.45, .2, .9, 1], [.08, .09, .05, .08, .09, .05]).astype(np.float32), -1, 1)
     sc.put(sc.shade(_color(rng, .5), np.sqrt(np.clip(d, 0, .1))*.4, .5), d, .06)
-    hair = np.where((np.sin(v*30)>0)[...,None], _color(rng, .7), np.float32(.92))*(.85+.25*np.sin(v*110))[...,None]
+    hair = np.where((np.sin(v*30) > 0)[...,None], _color(rng, .7), np.float32(.92))*(.85+.25*np.sin(v*110))[...,None]
     sc.put(hair, _upright(u-.13, v, .2, -.97, -.58), .04)
 
+# %% ../nbs/16_sample.ipynb #774db6eb
 def _core(sc):
     "An apple core"
     rng,u,v,c = sc.rng,sc.u,sc.v,_color(sc.rng, usual=[(0, .75, .75), (.25, .6, .75), (.12, .6, .85)])
@@ -578,7 +619,8 @@ def _core(sc):
     sc.paint(np.array([.25,.17,.1], np.float32), sc.edge(_upright(u-.1*(v+.7), v, .03, -1.1, -.7)))
     flesh = np.array([.93,.86,.66], np.float32)*(.9+.5*sc.noise(9))[...,None]
     col = (flesh+sc.edge(np.abs(t)-.5+.15*sc.noise(8))[...,None]*(c-flesh))*_round(sc, q)[...,None]
-    sc.put(col*(1-.8*sc.edge(.035-np.hypot(u-.02, (v-.05)*.5)))[...,None], np.minimum(d, .75-np.abs(v))+.05*sc.noise(7), .1)
+    sc.put(col*(1-.8*sc.edge(.035-np.hypot(u-.02, (v-.05)*.5)))[...,None],
+           np.minimum(d, .75-np.abs(v))+.05*sc.noise(7), .1)
 
 # %% ../nbs/16_sample.ipynb #75c24b58
 materials = dict(   # what each material is drawn as, and how often
@@ -589,21 +631,25 @@ materials = dict(   # what each material is drawn as, and how often
     plastic={partial(_bottle, glass=False):.58, partial(_jar, glass=False):.14, _jug:.17, _bag:.11},
     trash={_wrapper:.24, _peel:.16, _cup:.2, _foam:.1, _tissue:.1, _brush:.1, _core:.1})
 
+# %% ../nbs/16_sample.ipynb #07a790bb
 def draw_photo(
     material, # one of the keys of `materials`
     rng, # numpy random Generator, the only source of chance: the same state draws the same photo
     size=(192,144), # width, height in pixels: small, since these photos are drawn to be trained on within minutes
 ) -> Image.Image: # RGB
     "Draw one photo of things made of `material`"
-    if material not in materials: raise ValueError(f"no drawings of {material!r}: choose one of {', '.join(materials)}")
+    if material not in materials:
+        raise ValueError(f"no drawings of {material!r}: choose one of {', '.join(materials)}")
     sc,draws = _Scene(rng, tuple(size)),materials[material]
     sc.img[:] = _pick(rng, *_backgrounds)(sc)
-    n,a = (int(rng.integers(2, 5)) if material=='trash' else _pick(rng, 1, 1, 1, 1, 1, 1, 2, 2, 3)),rng.uniform(0, 2*math.pi)
+    n,a = (int(rng.integers(2, 5)) if material == 'trash' else _pick(rng, 1, 1, 1, 1, 1, 1, 2, 2,
+                                                                     3)),rng.uniform(0, 2*math.pi)
     for i in range(n):
-        far,a = (0 if n==1 else rng.uniform(.4, .65)),a+2*math.pi/n
+        far,a = (0 if n == 1 else rng.uniform(.4, .65)),a+2*math.pi/n
         x,y = 1.25*far*math.cos(a)+rng.normal(0, .1),far*math.sin(a)+rng.normal(0, .1)
         f = list(draws)[rng.choice(len(draws), p=list(draws.values()))]
-        f(sc.place(x, y, _pick(rng, rng.normal(0, .2), rng.uniform(0, 2*math.pi)), rng.uniform(.78, 1.16)/n**.35))
+        f(sc.place(x, y, _pick(rng, rng.normal(0, .2), rng.uniform(0, 2*math.pi)),
+                   rng.uniform(.78, 1.16)/n**.35))
     return _camera(sc)
 
 # %% ../nbs/16_sample.ipynb #71c3c6e0
@@ -616,10 +662,11 @@ def _draw_file(job):
 
 def _is_sample(dest, about):
     "Is `dest` the complete sample that `about` describes?"
-    try: same = json.loads((dest/'sample.json').read_text())==about
+    try: same = json.loads((dest/'sample.json').read_text()) == about
     except (OSError, ValueError): return False
     return same and all((dest/m/f'{m}_{i:03d}.jpg').exists() for m in materials for i in range(1, about['n']+1))
 
+# %% ../nbs/16_sample.ipynb #15c1dcba
 def draw_sample(
     dest, # folder to write, one sub-folder per material
     n=60, # photos per material: with 60, drawing takes seconds and training a minute or two on a laptop
@@ -629,20 +676,23 @@ def draw_sample(
 ) -> Path: # `dest`
     "Write a sample of drawn photos, `dest/<material>/<material>_001.jpg` and so on, unless it is there already"
     dest,size = Path(dest),tuple(int(o) for o in size)
-    if n<1 or len(size)!=2 or min(size)<32:
-        raise ValueError(f"cannot draw {n} photos of size {size}: n is at least 1, both sides at least 32 pixels")
+    if n < 1 or len(size) != 2 or min(size) < 32:
+        raise ValueError(f"cannot draw {n} photos of size {size}: n is at least 1, both sides at least 32 "
+                         "pixels")
     about = dict(drawn_by='garbage_fastai.sample', version=_version, n=n, size=list(size), seed=seed)
     if _is_sample(dest, about): return dest
     if dest.is_file() or dest.is_dir() and any(dest.iterdir()):
         raise ValueError(f"{dest} exists and is not the sample asked for (n={n}, size={size}, seed={seed}): "
                          "name another folder, or remove this one")
     full = dest.absolute()
-    tmp = full.parent/f'.{full.name}.{os.getpid()}'   # same disk, so that the last step is only a change of name
+    # same disk, so that the last step is only a change of name
+    tmp = full.parent/f'.{full.name}.{os.getpid()}'
     try:
         for m in materials: (tmp/m).mkdir(parents=True, exist_ok=True)
         jobs = [(m, i, size, seed, str(tmp)) for m in materials for i in range(1, n+1)]
-        if workers>1:
-            with ProcessPoolExecutor(workers, initializer=end_with_parent) as ex: list(ex.map(_draw_file, jobs, chunksize=8))
+        if workers > 1:
+            with ProcessPoolExecutor(workers, initializer=end_with_parent) as ex:
+                list(ex.map(_draw_file, jobs, chunksize=8))
         else:
             for j in jobs: _draw_file(j)
         (tmp/'sample.json').write_text(json.dumps(about))

@@ -10,7 +10,7 @@ __all__ = ['check_together', 'own_arch', 'full_recipe', 'decision_counts', 'drop
            'train_body', 'mix_back', 'fit_recipe', 'print_epoch', 'EpochLines', 'recipe_callbacks', 'file_callbacks',
            'Deadline', 'open_run', 'run_table', 'count_parts', 'run_config', 'keep_best', 'Session', 'Job',
            'prepare_job', 'follow_run', 'calibrate_predictions', 'leak_figures', 'run_metrics', 'save_figure',
-           'write_plots', 'finish_run', 'fit_job', 'train_run', 'learned_figures', 'learned_words']
+           'write_plots', 'finish_run', 'fit_job', 'train_run']
 
 # %% ../nbs/42_train.ipynb #480d6050
 import io, shutil, sys, time
@@ -603,24 +603,3 @@ def train_run(
         if done is None: return run.folder
         config = {**config, 'lr_found':done['found'].get('lr'), 'seconds':done['seconds']}
         with single_process(): return finish_run(learn, job.table, run.folder, config, progress)
-
-# %% ../nbs/42_train.ipynb #653c2794
-def learned_figures(
-    new:Evaluation|None, # Of the photos that the model has not learned from; None where there is none
-    parts:list # From `learned_parts`, of all photos that count
-) -> dict: # trained_on, chosen_by (photos), n_new, and if there are any accuracy_new and accuracy_new_ci95
-    "How the accuracy looks without the photos that a model has learned from"
-    res = dict(trained_on=parts.count('train'), chosen_by=parts.count('valid'), n_new=parts.count(''))
-    return res if new is None else dict(res, accuracy_new=new.accuracy, accuracy_new_ci95=list(new.accuracy_ci95))
-
-def learned_words(
-    figures:dict # From `learned_figures`
-) -> str: # One sentence; empty where all photos are new to the model
-    "Say how many photos a model has learned from, and how it does on the others"
-    t,c,n = (figures.get(k, 0) for k in ('trained_on','chosen_by','n_new'))
-    if not t+c: return ''
-    used = ' and '.join([f'{t} were trained on']*(t>0) + [f'{c} chose the model']*(c>0))
-    said = f'of these {t+c+n} photos {used}, byte for byte'
-    if not n: return f'{said}: none is new to the model, so this says nothing about new photos'
-    lo,hi = figures['accuracy_new_ci95']
-    return f"{said}: without them accuracy {figures['accuracy_new']:.1%} (95% interval {lo:.1%} to {hi:.1%}, {n} photos)"

@@ -35,6 +35,7 @@ def clean_text(
     "A cell of a table as text that UTF-8 can hold"
     return '' if pd.isna(cell) else ' '.join(str(cell).encode('utf-8', 'replace').decode().split())
 
+# %% ../../nbs/text/60_descriptions.ipynb #878607c5
 def table_texts(
     table:pd.DataFrame # With column `text`, or else `path`
 ) -> list: # One string a row, '' where there is no description

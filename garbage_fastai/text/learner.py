@@ -14,8 +14,8 @@ from fastai.vision.all import *
 from fastai.text.data import SortedDL
 from fastai.callback.training import BnFreeze
 from ..data import build_dataloaders, usable
-from ..models import arch_name, find_arch, hub_errors, speed_up_depthwise
-from ..infer import PACKAGED, low_precision
+from ..models import PACKAGED, arch_name, find_arch, hub_errors, speed_up_depthwise
+from ..infer import low_precision
 from ..callbacks import precision_callbacks, used_precision
 from ..learner import StartingPoint, fair_loss, find_normalize, head_learner, load_torchvision, run_bodies
 from ..predictions import assemble_predictions
@@ -34,6 +34,7 @@ def text_block(
     "A column of texts as an input of a network"
     return TransformBlock(type_tfms=tokens, dls_kwargs=dict(before_batch=PadTokens(tokens.pad), **kwargs))
 
+# %% ../../nbs/text/62_learner.ipynb #fda83dcc
 def build_multimodal_dataloaders(
     table:pd.DataFrame, # One row a photo: columns `path`, `label`, `split`, and `text`
     use:str='both', # What the network gets: 'both', 'image' or 'text'
@@ -86,10 +87,10 @@ def start_image_body(
     start = StartingPoint(arch, weights)
     if start.own: raise ValueError(f"{weights} is a model of photos alone: give a file of weights, or build_learner")
     with hub_errors(start.name) if start.weights == 'hub' else nullcontext():
-        if callable(start.arch) and 'pretrained_cfg_overlay' in start.args: body = load_torchvision(start.arch, weights)()
+        if callable(start.arch) and start.from_file: body = load_torchvision(start.arch, weights)()
         else: body = new_image_body(start.arch, **start.args)
-    stats = imagenet_stats
-    if start.pretrained and hasattr(body, 'pretrained_cfg'): stats = body.pretrained_cfg['mean'],body.pretrained_cfg['std']
+    cfg = getattr(body, 'pretrained_cfg', None) if start.pretrained else None
+    stats = (cfg['mean'], cfg['std']) if cfg else imagenet_stats
     if find_normalize(dls) is None: dls.add_tfms([Normalize.from_stats(*stats)], 'after_batch')
     return body
 
@@ -97,7 +98,7 @@ def start_image_body(
 def build_multimodal_learner(
     dls:DataLoaders, # From `build_multimodal_dataloaders`
     arch=PACKAGED, # Network for the photo: a timm name, 'torchvision/NAME', or a torchvision constructor
-    weights:str|Path='auto', # Of `arch`: 'packaged', 'hub', 'none' or a file; 'auto': packaged where they fit, else the hub
+    weights:str|Path='auto', # Of `arch`: 'packaged', 'hub', 'none' or a file: see `StartingPoint`
     hidden:int=512, # Numbers that photo and text each have in the common layer, as published
     dropout:float=.3, # Share of these that training leaves out
     freeze:str='body', # 'body': only the head learns until `unfreeze`; 'none'

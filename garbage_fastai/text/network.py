@@ -49,7 +49,8 @@ def quiet_loading(
         with nullcontext() if local else hub: yield dict(trust_remote_code=False, local_files_only=local)
     except (OSError, ValueError) as e:
         if not local: raise
-        raise ValueError(f"encoder='{source}' is no folder that transformers can read: {str(e).splitlines()[0]}") from None
+        said = str(e).splitlines()[0]
+        raise ValueError(f"encoder='{source}' is no folder that transformers can read: {said}") from None
     finally:
         log.set_verbosity(level)
         if bar: log.enable_progress_bar()
@@ -82,7 +83,8 @@ class TokenLoader(Transform):
         with quiet_loading(source) as kwargs:
             self.tokenizer = import_extra('transformers', 'text').AutoTokenizer.from_pretrained(source, **kwargs)
         self.encoder,self.max_tokens,self.pad = str(name),max_tokens,self.tokenizer.pad_token_id
-        if self.pad is None: raise ValueError(f"encoder='{name}' has no padding token: choose an encoder such as {ENCODER}")
+        if self.pad is None:
+            raise ValueError(f"encoder='{name}' has no padding token: choose an encoder such as {ENCODER}")
 
     def encodes(self, o):
         return TensorTokens(self.tokenizer(str(o), truncation=True, max_length=self.max_tokens)['input_ids'])
@@ -102,6 +104,7 @@ class PadTokens(Transform):
             return TensorTokens(F.pad(o.as_subclass(Tensor), (0, n-len(o)), value=self.pad))
         return [tuple(pad(o) for o in s) for s in samples]
 
+# %% ../../nbs/text/61_network.ipynb #96d001d8
 @patch
 def batch(self:TokenLoader,
     texts:list # Strings
@@ -127,6 +130,7 @@ def new_image_body(
     if isinstance(arch, str): return timm.create_model(arch, pretrained=pretrained, **kwargs)
     return arch(weights='DEFAULT' if pretrained else None)
 
+# %% ../../nbs/text/61_network.ipynb #0eceab49
 def cut_classifier(
     model:nn.Module # A timm or torchvision network; changed in place
 ) -> tuple: # (the network without its last layer, how many features it then gives)
@@ -161,10 +165,13 @@ class FusionHead(nn.Module):
         n_out:int=4 # Classes
     ):
         super().__init__()
-        self.parts = nn.ModuleList(nn.Sequential(nn.Linear(n, hidden), nn.ReLU(), nn.Dropout(dropout)) for n in features)
+        part = lambda n: nn.Sequential(nn.Linear(n, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.parts = nn.ModuleList(part(n) for n in features)
         self.classifier = nn.Linear(hidden*len(features), n_out)
 
-    def forward(self, *feats): return self.classifier(torch.cat([F.normalize(p(f)) for p,f in zip(self.parts, feats)], 1))
+    def forward(self, *feats):
+        common = [F.normalize(part(f)) for part,f in zip(self.parts, feats)]
+        return self.classifier(torch.cat(common, 1))
 
 # %% ../../nbs/text/61_network.ipynb #5da22e7e
 class FusionModel(nn.Module):
@@ -304,6 +311,16 @@ def from_learner(cls:TextInput,
     "The descriptions that a Learner reads"
     return cls(token_loader(learn.dls))
 
+# %% ../../nbs/text/61_network.ipynb #44ace02d
+@patch
+def save(self:TextInput,
+    learn:Learner, # That is exported
+    folder:Path # Its model folder
+):
+    "Write the tokenizer and the encoder's configuration"
+    for o in (self.tokens.tokenizer, learn.model.text_body.config): o.save_pretrained(folder/'encoder')
+
+# %% ../../nbs/text/61_network.ipynb #21bd1a9c
 @patch(cls_method=True)
 def from_folder(cls:TextInput,
     folder:Path, # A model folder
@@ -312,14 +329,6 @@ def from_folder(cls:TextInput,
     "The descriptions that the network of a model folder reads"
     max_tokens = config['fusion'].get('max_tokens')
     return None if max_tokens is None else cls(TokenLoader(folder/'encoder', max_tokens))
-
-@patch
-def save(self:TextInput,
-    learn:Learner, # That is exported
-    folder:Path # Its model folder
-):
-    "Write the tokenizer and the encoder's configuration"
-    for o in (self.tokens.tokenizer, learn.model.text_body.config): o.save_pretrained(folder/'encoder')
 
 # %% ../../nbs/text/61_network.ipynb #8bd4cc58
 @patch(cls_method=True)
@@ -348,6 +357,7 @@ def forward_alone(self:TextInput,
         raise ValueError("this model reads photos too: its DataLoaders must open them as build_dataloaders does")
     return text_forward(model, self.tokens, precision, device)
 
+# %% ../../nbs/text/61_network.ipynb #be9ee621
 @patch
 def predict_alone(self:TextInput,
     forward, # From `forward_alone`
