@@ -18,7 +18,7 @@ warnings.filterwarnings('ignore')
 from fastai.vision.all import *
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.datasets import get_dataset, dataset_info, local_copy
-from garbage_fastai.infer import PACKAGED, packaged_weights
+from garbage_fastai.models import PACKAGED, packaged_weights
 from garbage_fastai.engines import installed_engines
 from garbage_fastai.runs import processor_name
 from garbage_fastai.evaluate import Evaluation

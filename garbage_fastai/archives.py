@@ -21,36 +21,47 @@ from .scan import find_images
 
 # %% ../nbs/15_archives.ipynb #4de16b95
 _WEST,_MIDDLE,_BALTIC = 'cp850 cp437 cp1252', 'cp852 cp1250', 'cp775 cp1257'
-
 _ALPHABETS = [
-    (_WEST, 'üäöß', 'glas weißglas grünglas braunglas grün weiß braun metall papier pappe kunststoff plastik müll restmüll '
-        'sondermüll biomüll bioabfall abfälle gläser flaschen dosen altöl holz küchenabfälle verpackung getränkekartons übriges für'),
-    (_WEST, 'éàèêçùâôîûëïœ', 'verre métal métaux papier carton plastique déchets déchet ménagers poubelle bouteilles canettes '
-        'végétaux organique électronique été vêtements alimentaire résiduels dangereux encombrants boîtes'),
-    (_WEST, 'óáíéñúü', 'vidrio metal papel cartón plástico plásticos orgánico orgánicos basura latas pilas envases botellas '
-        'pequeño pequeños otros reciclable electrónico electrónicos pañales'),
-    (_WEST, 'ãáçéíóêâõúàô', 'vidro metal papel papelão plástico orgânico lixo não reciclável recicláveis latas garrafas resíduos '
-        'eletrônicos eletrónicos outros cartão madeira têxtil pilhas perigoso'),
-    (_WEST, 'àèùòìé', 'vetro metallo carta cartone plastica umido organico rifiuti lattine bottiglie città più pile qualità'),
-    (_WEST, 'äåöé', 'glas färgat ofärgat metall papper kartong plast hushållsavfall övrigt avfall matavfall trä återvinning '
-        'förpackningar tidningar för'),
-    (_WEST, 'øåæé', 'glas glass metal metall papir pap papp plast småt brændbart køkkenaffald restaffald affald madaffald øvrigt '
-        'træ dåser flasker matavfall søppel på'),
+    (_WEST, 'üäöß', 'glas weißglas grünglas braunglas grün weiß braun metall papier pappe kunststoff plastik '
+                    'müll restmüll sondermüll biomüll bioabfall abfälle gläser flaschen dosen altöl holz '
+                    'küchenabfälle verpackung getränkekartons übriges für'),
+    (_WEST, 'éàèêçùâôîûëïœ', 'verre métal métaux papier carton plastique déchets déchet ménagers poubelle '
+                             'bouteilles canettes végétaux organique électronique été vêtements alimentaire '
+                             'résiduels dangereux encombrants boîtes'),
+    (_WEST, 'óáíéñúü', 'vidrio metal papel cartón plástico plásticos orgánico orgánicos basura latas pilas '
+                       'envases botellas pequeño pequeños otros reciclable electrónico electrónicos pañales'),
+    (_WEST, 'ãáçéíóêâõúàô', 'vidro metal papel papelão plástico orgânico lixo não reciclável recicláveis latas '
+                            'garrafas resíduos eletrônicos eletrónicos outros cartão madeira têxtil pilhas '
+                            'perigoso'),
+    (_WEST, 'àèùòìé', 'vetro metallo carta cartone plastica umido organico rifiuti lattine bottiglie città più '
+                      'pile qualità'),
+    (_WEST, 'äåöé', 'glas färgat ofärgat metall papper kartong plast hushållsavfall övrigt avfall matavfall '
+                    'trä återvinning förpackningar tidningar för'),
+    (_WEST, 'øåæé', 'glas glass metal metall papir pap papp plast småt brændbart køkkenaffald restaffald '
+                    'affald madaffald øvrigt træ dåser flasker matavfall søppel på'),
     (_WEST, 'äö', 'lasi metalli paperi pahvi muovi sekajäte biojäte jäte jätteet kartonki pullot tölkit keräys'),
     (_WEST, 'ëéïè', 'glas metaal papier karton plastic gft restafval afval blik één'),
-    (_MIDDLE, 'łąęóśżćńź', 'szkło metal papier tektura plastik tworzywa sztuczne zmieszane śmieci odpady bio butelki puszki żółty '
-        'zużyte opakowania żarówki makulatura złom'),
-    (_MIDDLE, 'íáéřěýžščůúďťňóľ', 'sklo kov kovy papír papier plast plasty směsný zmesový odpad bioodpad nápojové kartony kartón '
-        'láhve fľaše plechovky elektroodpad dřevo karton tříděný'),
-    (_MIDDLE, 'éáöóőüíúű', 'üveg fém papír műanyag szemét hulladék karton palackok doboz veszélyes szerves zöld egyéb fehér színes'),
+    (_MIDDLE, 'łąęóśżćńź', 'szkło metal papier tektura plastik tworzywa sztuczne zmieszane śmieci odpady bio '
+                           'butelki puszki żółty zużyte opakowania żarówki makulatura złom'),
+    (_MIDDLE, 'íáéřěýžščůúďťňóľ', 'sklo kov kovy papír papier plast plasty směsný zmesový odpad bioodpad '
+                                  'nápojové kartony kartón láhve fľaše plechovky elektroodpad dřevo karton '
+                                  'tříděný'),
+    (_MIDDLE, 'éáöóőüíúű', 'üveg fém papír műanyag szemét hulladék karton palackok doboz veszélyes szerves '
+                           'zöld egyéb fehér színes'),
     (_MIDDLE, 'ăîâşţ', 'sticlă metal hârtie carton plastic gunoi deşeuri menajer doze sticle'),
-    (_MIDDLE, 'čšžćđ', 'staklo kovina metal papir karton plastika otpad miješani smeće steklo kovine odpadki mešani boce limenke'),
-    ('cp857 cp1254', 'ıüşçğö', 'cam metal kağıt karton plastik karışık çöp atık organik şişe şişeler kutu yeşil diğer'),
-    ('cp866 cp1251', 'оеаинтсрвлкмдпугяызбйьчхжцюшщэфё', 'стекло металл бумага пластик картон прочее мусор отходы органика '
-        'пластмасса батарейки бутылки банки дерево текстиль другое железо'),
-    ('cp1251 cp866', 'оаніирвтесклудмпзяьбгйчхцїюжєщшфґ', 'скло метал папір пластик картон сміття відходи інше органіка батарейки пляшки'),
-    ('cp866 cp1251', 'аиоентрсвлкдпмзгяъубчцйжщхюшфь', 'стъкло метал хартия пластмаса картон боклук отпадъци други'),
-    ('cp737 cp1253 cp869', 'ατοιενρσκηπςυμλίόάγέδήωχθύφώβξζψϊϋΐΰ', 'γυαλί μέταλλο χαρτί πλαστικό χαρτόνι απορρίμματα σκουπίδια οργανικά'),
+    (_MIDDLE, 'čšžćđ', 'staklo kovina metal papir karton plastika otpad miješani smeće steklo kovine odpadki '
+                       'mešani boce limenke'),
+    ('cp857 cp1254', 'ıüşçğö', 'cam metal kağıt karton plastik karışık çöp atık organik şişe şişeler kutu '
+                               'yeşil diğer'),
+    ('cp866 cp1251', 'оеаинтсрвлкмдпугяызбйьчхжцюшщэфё', 'стекло металл бумага пластик картон прочее мусор '
+                                                         'отходы органика пластмасса батарейки бутылки банки '
+                                                         'дерево текстиль другое железо'),
+    ('cp1251 cp866', 'оаніирвтесклудмпзяьбгйчхцїюжєщшфґ', 'скло метал папір пластик картон сміття відходи інше '
+                                                          'органіка батарейки пляшки'),
+    ('cp866 cp1251', 'аиоентрсвлкдпмзгяъубчцйжщхюшфь', 'стъкло метал хартия пластмаса картон боклук отпадъци '
+                                                       'други'),
+    ('cp737 cp1253 cp869', 'ατοιενρσκηπςυμλίόάγέδήωχθύφώβξζψϊϋΐΰ', 'γυαλί μέταλλο χαρτί πλαστικό χαρτόνι '
+                                                                   'απορρίμματα σκουπίδια οργανικά'),
     ('cp862 cp1255', 'יוהלרבתמאשנעםדקחפסכגטצןזךץף', 'זכוכית מתכת נייר פלסטיק קרטון אשפה פסולת אורגני'),
     ('cp720 cp1256', 'اليمونرتبةعدسفهكقأحجشطصىخإذزءغضثآئظؤ', 'زجاج معدن ورق بلاستيك كرتون نفايات قمامة عضوي'),
     ('cp874', 'านรอกเงมยลวดทสตะปบคหแจพชขใ่ิี้ั็์ไผธฉุูื', 'แก้ว โลหะ กระดาษ พลาสติก ขยะ'),
@@ -91,6 +102,7 @@ _RARE,_STRANGE,_SIGN,_NEVER = (math.log(o) for o in (1e-4, 1e-6, 1e-5, 1e-8))
 
 def _script(c): return 'LATIN' if c.isascii() else unicodedata.name(c, '?').split()[0]
 
+# %% ../nbs/15_archives.ipynb #7c402f78
 @cache
 def _languages():
     "The languages of `_ALPHABETS` and `_SIGNS`"
@@ -99,7 +111,7 @@ def _languages():
         script = _script(letters[0])
         # the second is about half as frequent as the first, and so on
         weight = {c: 1/(i+2) for i,c in enumerate(letters)}
-        share = (.12 if script=='LATIN' else .97)/sum(weight.values())
+        share = (.12 if script == 'LATIN' else .97)/sum(weight.values())
         res.append(_Language(tuple(pages.split()), {c: math.log(share*w) for c,w in weight.items()},
                              frozenset(words.split()),
                              script, int(pages.startswith(_BALTIC))))
@@ -116,48 +128,49 @@ def _sign_likelihood(c, page):
     kind = _script(c)
     if kind in ('HIRAGANA','KATAKANA','KATAKANA-HIRAGANA'):
         return math.log(1/150 if page in ('cp932','euc_jp') else 1/10000)
-    if kind=='HANGUL': usual,there = len(b)==2 and b[0]>=0xb0 and b[1]>=0xa1, page=='cp949'
-    elif kind=='CJK':  # each page begins with the usual signs
+    if kind == 'HANGUL': usual,there = len(b) == 2 and b[0] >= 0xb0 and b[1] >= 0xa1, page == 'cp949'
+    elif kind == 'CJK':  # each page begins with the usual signs
         first,last = {'gb18030':(0xb0,0xd7), 'cp950':(0xa4,0xc6), 'cp932':(0x88,0x97),
                       'euc_jp':(0xb0,0xcf)}.get(page, (1,0))
-        usual,there = len(b)==2 and first<=b[0]<=last and (page!='gb18030' or b[1]>=0xa1), page!='cp949'
+        usual,there = len(b) == 2 and first <= b[0] <= last and (page != 'gb18030'
+                                                                 or b[1] >= 0xa1), page != 'cp949'
     else: return _RARE-2 if kind in ('FULLWIDTH','IDEOGRAPHIC') else _STRANGE
     return math.log(1e-4 if usual else 1e-6) if there else _STRANGE
 
-# %% ../nbs/15_archives.ipynb #4b715f7e
+# %% ../nbs/15_archives.ipynb #704e6b61
 def _letter_likelihood(c, lang, page):
     "Log-likelihood of letter `c` beyond a to z"
-    low = c.casefold() if c!='İ' else 'i'
+    low = c.casefold() if c != 'İ' else 'i'
     if low in lang.letters: return lang.letters[low]
-    if lang.script=='CJK': return _sign_likelihood(c, page)
+    if lang.script == 'CJK': return _sign_likelihood(c, page)
     if c in '’‘“”„–°ºª…': return _SIGN
     kind = unicodedata.category(c)
-    if kind[0] not in 'LM' or kind=='Lm': return _NEVER
-    return _RARE if _script(c)==lang.script else _STRANGE
+    if kind[0] not in 'LM' or kind == 'Lm': return _NEVER
+    return _RARE if _script(c) == lang.script else _STRANGE
 
 # %% ../nbs/15_archives.ipynb #58336935
 _EAST = {'CJK','HIRAGANA','KATAKANA','KATAKANA-HIRAGANA','HANGUL'}
 
 def _shape_likelihood(word):
     "Log-likelihood of how a word is put together: capitals and scripts"
-    res = -3. if word.isupper() and len(word)>1 else -.7 if word[:1].isupper() else 0.
-    if not word.isupper():
-        res += sum(math.log(.05) for c in word[1:] if c.isupper() and not c.isascii())
+    res = -3. if word.isupper() and len(word) > 1 else -.7 if word[:1].isupper() else 0.
+    if not word.isupper(): res += sum(math.log(.05) for c in word[1:] if c.isupper() and not c.isascii())
     for a,b in zip(word, word[1:]):
         if a.isascii() and b.isascii(): continue
         if a.islower() and b.isupper(): res += math.log(1e-3)
         x,y = _script(a),_script(b)
-        if x!=y and 'LATIN' in (x,y) and unicodedata.category(b)[0]!='M':
+        if x != y and 'LATIN' in (x,y) and unicodedata.category(b)[0] != 'M':
             res += math.log(.02 if {x,y} & _EAST else 1e-5)
     return res
 
+# %% ../nbs/15_archives.ipynb #eeb18fa8
 def _likelihood(names, lang, page):
     "Log-likelihood of names in a language, as far as another code page would change it"
     res = 0.
     for word in sorted(set(re.split(r"[ /\\_.,;()\[\]+&'0-9-]+", ' '.join(names)))-{''}):
         plain = unicodedata.normalize('NFC', word).casefold()
-        # says nothing of the page, and something of the language
-        if word.isascii(): res += 1.2*(plain in lang.words)
+        if word.isascii():
+            res += 1.2*(plain in lang.words)  # says nothing of the page, and something of the language
         elif plain in lang.words: res += math.log(1/60)
         else:
             res += _shape_likelihood(word) + sum(_letter_likelihood(c, lang, page) for c in word
@@ -169,13 +182,14 @@ def _decoded(raw, page):
     try: return [o.decode(page) for o in raw]
     except UnicodeDecodeError: return None
 
+# %% ../nbs/15_archives.ipynb #69b43c84
 def likely_pages(
     raw:list # Names as bytes, one or more of them not ASCII
-) -> list: # (code page, score), the likeliest first; empty where no page fits all names
+) -> list: # (code page, score) with the likeliest first, each page once; empty where no page fits all names
     "The code pages that names may be written in"
     parts = Counter(p for o in raw for p in o.split(b'/'))
     # a sample is enough
-    odd,plain = ([p for p,_ in parts.most_common() if p.isascii()==yes][:300] for yes in (False,True))
+    odd,plain = ([p for p,_ in parts.most_common() if p.isascii() == yes][:300] for yes in (False,True))
     best,reads = {},{}
     for lang in _languages():
         for i,page in enumerate(lang.pages):
@@ -190,12 +204,13 @@ def likely_pages(
 def _utf8_by_chance(names, raw):
     "Whether names only look like UTF-8: one sign of two bytes may do so by chance, such as 纸 in GBK"
     odd = {c for o in names for c in o if not c.isascii()}
-    if not 1<=len(odd)<=3 or any(ord(c)>0x7ff or any(c.casefold() in o.letters for o in _languages())
-                                 for c in odd):
+    if not 1 <= len(odd) <= 3 or any(ord(c) > 0x7ff or any(c.casefold() in o.letters for o in _languages())
+                                     for c in odd):
         return False
     pages = likely_pages(raw)
-    return bool(pages) and pages[0][1]>-12
+    return bool(pages) and pages[0][1] > -12
 
+# %% ../nbs/15_archives.ipynb #25706867
 def decode_names(
     raw:list, # Names as bytes: all those of one archive that don't say how they are written
     encoding:str|None=None # None: UTF-8 if all of them are, else the likeliest code page
@@ -204,36 +219,33 @@ def decode_names(
     if encoding is not None:
         try: codecs.lookup(encoding); codecs.decode(b'a', encoding).encode()
         except (LookupError, AttributeError, TypeError, ValueError):
-            raise ValueError(f"encoding '{encoding}' is not known: give utf-8 or a code page, such "
-                             "as cp866") from None
+            raise ValueError(f"encoding '{encoding}' is not known: give utf-8 or a code page, such as cp866") from None
         if (names := _decoded(raw, encoding)) is not None: return names,encoding
         bad = next(o for o in raw if _decoded([o], encoding) is None)
         raise ValueError(f"the name {bad!r} is not written in {encoding}: give another encoding")
-    if (names := _decoded(raw, 'utf-8')) is not None and not _utf8_by_chance(names, raw):
-        return names,'utf-8'
+    if (names := _decoded(raw, 'utf-8')) is not None and not _utf8_by_chance(names, raw): return names,'utf-8'
     page = next((p for p,_ in likely_pages(raw)), 'cp437')  # every byte is a sign in that one
     names = _decoded(raw, page)
     pages = dict.fromkeys(p for o in _languages() for p in o.pages)
     # several pages may read it alike: the usual one is named
-    return names,next(p for p in [*pages, page] if _decoded(raw, p)==names)
+    return names,next(p for p in [*pages, page] if _decoded(raw, p) == names)
 
 # %% ../nbs/15_archives.ipynb #8eb78222
 def is_hidden(
-    name:str # Of a file or folder, without its path
+    name:str # Of a file or folder
 ) -> bool:
-    "Is this a file that a system or program left beside the photos?"
+    "Is this something that systems leave behind?"
     return name.startswith('.') or name.lower() in ('__macosx', 'thumbs.db', 'desktop.ini')
 
 # %% ../nbs/15_archives.ipynb #47ea6bdf
-# above these an archive is taken for a bomb
-MAX_FILES,MAX_UNPACKED_BYTES,MAX_RATIO = 1_000_000, 200*2**30, 200
+MAX_FILES,MAX_UNPACKED_BYTES,MAX_RATIO = 1_000_000, 200*2**30, 200  # above these an archive is taken for a bomb
 
 @contextmanager
 def _reading(archive):
     "Turn the many ways in which reading an archive can fail into one line"
     try: yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, zlib.error,
-            lzma.LZMAError, struct.error,
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError,
+            struct.error,
             UnicodeDecodeError, OSError) as e:
         if getattr(e, 'errno', None): raise OSError(f'cannot read {archive}: {e.strerror}') from None
         raise ValueError(f'{archive} is damaged ({e}): copy or download it again') from None
@@ -241,6 +253,7 @@ def _reading(archive):
 _packers = {b'Rar!\x1a\x07': 'a RAR archive', b"7z\xbc\xaf'\x1c": 'a 7z archive',
             b'\x28\xb5\x2f\xfd': 'packed with Zstandard'}
 
+# %% ../nbs/15_archives.ipynb #73765627
 def _other_packer(path):
     "What packed a file that we cannot open, told by its first bytes or its name; '' if unknown"
     with open(path, 'rb') as f: head = f.read(8)
@@ -248,27 +261,26 @@ def _other_packer(path):
     return next((o for magic,o in _packers.items() if head.startswith(magic)),
                 named.get(Path(path).suffix.lower(), ''))
 
-# %% ../nbs/15_archives.ipynb #ff0678ae
+# %% ../nbs/15_archives.ipynb #8ff848cf
 def open_archive(
-    path:str|Path # The file; its name may end in anything
-): # An open `TarFile` or `ZipFile`
-    "A zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
+    path:str|Path # An archive
+): # A `TarFile` or `ZipFile`
+    "Open a zip or tar file, told by content and not by name; tar first, because a tar may end with a zip"
     with _reading(path):
-        if tarfile.is_tarfile(path):
-            return tarfile.open(path, encoding='utf-8', errors='surrogateescape')
+        if tarfile.is_tarfile(path): return tarfile.open(path, encoding='utf-8', errors='surrogateescape')
         if zipfile.is_zipfile(path): return zipfile.ZipFile(path)
     if kind := _other_packer(path):
         raise ValueError(f'{path} is {kind}, which we cannot open: unpack it and give the folder')
-    raise ValueError(f'{path} is not an archive that we can open (zip, tar, tar.gz, tar.bz2, tar.xz); '
-                     'if it is a download, it may have been cut short')
+    raise ValueError(f'{path} is not an archive that we can open (zip, tar, tar.gz, tar.bz2, tar.xz); if it is '
+                     'a download, it may have been cut short')
 
 # %% ../nbs/15_archives.ipynb #a0306b68
 def _unicode_path(extra, raw):
     "The name in the extra field 0x7075 of a zip entry, if it belongs to the name `raw`; else None"
-    while len(extra)>=4:
+    while len(extra) >= 4:
         tag,size = struct.unpack('<HH', extra[:4])
         field,extra = extra[4:4+size],extra[4+size:]
-        if tag!=0x7075 or len(field)<5 or struct.unpack('<L', field[1:5])[0]!=zlib.crc32(raw): continue
+        if tag != 0x7075 or len(field) < 5 or struct.unpack('<L', field[1:5])[0] != zlib.crc32(raw): continue
         with suppress(UnicodeDecodeError): return field[5:].decode('utf-8')
 
 def _zip_name(m):
@@ -278,6 +290,7 @@ def _zip_name(m):
     raw = name.encode('cp437')  # as which Python has read it
     return _unicode_path(m.extra, raw) or raw
 
+# %% ../nbs/15_archives.ipynb #0403a246
 def _tar_name(m):
     "Likewise of a tar entry"
     return m.name if 'path' in m.pax_headers else m.name.encode('utf-8', 'surrogateescape')
@@ -288,15 +301,15 @@ def _entries(f):
     if isinstance(f, tarfile.TarFile):
         for m in f:
             kind = 'file' if m.isreg() else 'dir' if m.isdir() else 'link' if m.issym() or m.islnk() else 'special'
-            yield m, _tar_name(m), m.size if kind=='file' else 0, kind
+            yield m, _tar_name(m), m.size if kind == 'file' else 0, kind
     else:
         for m in f.infolist():
             fmt = stat.S_IFMT(m.external_attr>>16)  # the Unix file type, 0 when packed elsewhere
-            kind = {0:'file', stat.S_IFREG:'file', stat.S_IFDIR:'dir', stat.S_IFLNK:'link'}.get(fmt,
-                'special')
+            kind = {0:'file', stat.S_IFREG:'file', stat.S_IFDIR:'dir', stat.S_IFLNK:'link'}.get(fmt, 'special')
             if m.flag_bits & 1: kind = 'encrypted'
             yield m, _zip_name(m), m.file_size, kind
 
+# %% ../nbs/15_archives.ipynb #3bf95403
 def _entry_names(names, encoding=None):
     "Names as text, and the encoding of those that did not say it; None if all did, or are plain"
     raw = [o for o in dict.fromkeys(names) if isinstance(o, bytes)]
@@ -312,14 +325,15 @@ def _entry_parts(name):
     if name.startswith('/') or re.match('[A-Za-z]:', name): raise ValueError('has an absolute path')
     parts = [p for p in name.split('/') if p not in ('', '.')]
     if '..' in parts: raise ValueError("climbs out of the folder with '..'")
-    if any(re.match('[A-Za-z]:', p) for p in parts) or os.name=='nt' and ':' in name:
+    if any(re.match('[A-Za-z]:', p) for p in parts) or os.name == 'nt' and ':' in name:
         raise ValueError('names a drive')
-    if any(ord(c)<32 for c in name): raise ValueError('has control characters in its name')
+    if any(ord(c) < 32 for c in name): raise ValueError('has control characters in its name')
     return parts
 
 _kinds = dict(link='is a link', special='is a device or another special file',
               encrypted='is locked with a password')
 
+# %% ../nbs/15_archives.ipynb #4e5e8a33
 def _limited_entries(f, refuse, size, max_files, max_bytes):
     "The entries of an archive, and the bytes of all, as long as they are no more than one would unpack"
     res,total = [],0
@@ -332,20 +346,19 @@ def _limited_entries(f, refuse, size, max_files, max_bytes):
         res.append((m, name, nbytes, kind))
     return res, total
 
-# %% ../nbs/15_archives.ipynb #ff6bb546
+# %% ../nbs/15_archives.ipynb #cfdf6c1c
 def checked_entries(
     f, # From `open_archive`
     archive:str|Path, # Its path, for messages
-    max_files:int, # Refuse an archive with more entries
-    max_bytes:int, # Refuse an archive that unpacks to more
-    encoding:str|None=None # Of names that don't say theirs; None: a guess
-) -> tuple: # List of (entry, parts of its path, kind), bytes in all, encoding of the names
-    "Check every entry before anything is written; raises `ValueError` at the first that is not safe"
+    max_files:int, # Refuse more entries
+    max_bytes:int, # Refuse more bytes when unpacked
+    encoding:str|None=None # Of names that don't say theirs; None: UTF-8 or the likeliest code page
+) -> tuple: # List of (entry, parts of its path, kind); bytes; the encoding
+    "The entries worth unpacking; `ValueError` at the first that is not safe"
     def refuse(name, why):
         if isinstance(name, bytes): name = name.decode('utf-8', 'replace')
-        raise ValueError(f"{archive} is refused: its entry '{name}' {why}. Unpack it yourself if you "
-                         "trust it, and give "
-                         'the folder')
+        raise ValueError(f"{archive} is refused: its entry '{name}' {why}. Unpack it yourself if you trust it, "
+                         "and give the folder")
     entries,total = _limited_entries(f, refuse, os.path.getsize(archive), max_files, max_bytes)
     try: names,encoding = _entry_names([o[1] for o in entries], encoding)
     except ValueError as e: raise ValueError(f'{archive}: {e}') from None
@@ -357,32 +370,31 @@ def checked_entries(
         except ValueError as e: refuse(name, e)
         if not parts or any(map(is_hidden, parts)): continue
         # on Windows and macOS names that differ in case or in the form of an accent are one file
-        keys = [unicodedata.normalize('NFC', '/'.join(parts[:i+1])).casefold()
-                for i in range(len(parts))]
-        above = keys if kind=='dir' else keys[:-1]
+        keys = [unicodedata.normalize('NFC', '/'.join(parts[:i+1])).casefold() for i in range(len(parts))]
+        above = keys if kind == 'dir' else keys[:-1]
         other = next((files[k] for k in above if k in files), None)
-        if kind=='file': other = other or files.get(keys[-1]) or dirs.get(keys[-1])
+        if kind == 'file': other = other or files.get(keys[-1]) or dirs.get(keys[-1])
         if other:
-            refuse(name, f"collides with '{other}'"
-                   + (', the same name on Windows and macOS' if other!=name else ''))
+            refuse(name, f"collides with '{other}'" + (', the same name on Windows and macOS' if other != name
+                                                       else ''))
         dirs.update((k, name) for k in above)
-        if kind=='file': files[keys[-1]] = name
+        if kind == 'file': files[keys[-1]] = name
         res.append((m, parts, kind))
     return res, total, encoding
 
 # %% ../nbs/15_archives.ipynb #ee420faf
 def write_error(
-    folder:str|Path, # Where something could not be written
-    e:OSError # What went wrong
-) -> OSError: # With the mend in its message
+    folder:str|Path, # Where writing failed
+    e:OSError # How
+) -> OSError: # To raise instead
     "One line for a full disk or a missing permission"
-    mend = {errno.ENOSPC: 'make room there', errno.EDQUOT: 'make room there',
-            errno.EACCES: 'get permission to write there',
+    mend = {errno.ENOSPC: 'make room there', errno.EDQUOT: 'make room there', errno.EACCES: 'get permission to '
+                                                                                            'write there',
             errno.EPERM: 'get permission to write there', errno.EROFS: 'it is read-only'}.get(e.errno)
     return OSError(f'cannot write in {folder}: {e.strerror or e}'
                    + (f'; {mend}, or set GARBAGE_FASTAI_CACHE to another folder' if mend else ''))
 
-# %% ../nbs/15_archives.ipynb #54073769
+# %% ../nbs/15_archives.ipynb #5544fd02
 @contextmanager
 def whole_folder(
     dest:str|Path # The name that it gets in the end
@@ -413,13 +425,12 @@ def _note_encoding(folder, encoding, paths):
 
 def _tell_encoding(archive, folder):
     "Warn if the names in an unpacked folder are a guess"
-    try:
-        encoding,example = (folder/_NOTE).read_text(encoding='utf-8', errors='replace').splitlines()[:2]
+    try: encoding,example = (folder/_NOTE).read_text(encoding='utf-8', errors='replace').splitlines()[:2]
     except (OSError, ValueError): return
-    warnings.warn(f"{archive} does not say how its names are written: they were read as {encoding}, "
-                  f"such as '{example}'. If that is "
-                  'wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in '
-                  'GARBAGE_FASTAI_ENCODING=cp866', GarbageWarning, stacklevel=4)
+    warnings.warn(f"{archive} does not say how its names are written: they were read as {encoding}, such as "
+                  f"'{example}'. If that is wrong, set GARBAGE_FASTAI_ENCODING to their code page, as in "
+                  "GARBAGE_FASTAI_ENCODING=cp866",
+                  GarbageWarning, stacklevel=4)
 
 # %% ../nbs/15_archives.ipynb #9fc2bd4a
 def _ignores_case(folder):
@@ -428,6 +439,7 @@ def _ignores_case(folder):
     try: return (folder/'.CASE').exists()
     finally: (folder/'.case').unlink()
 
+# %% ../nbs/15_archives.ipynb #39f5a6bd
 def _check_twin_folders(archive, tmp, paths):
     "`ValueError` if two folders of the archive would become one on this disk"
     known = {}
@@ -435,18 +447,18 @@ def _check_twin_folders(archive, tmp, paths):
         for i in range(len(parts)):
             here = '/'.join(parts[:i+1])
             other = known.setdefault(here.casefold(), here)
-            if other!=here and _ignores_case(tmp):
-                raise ValueError(f"{archive} is refused: its folders '{other}' and '{here}' would be "
-                                 "one on this disk. Rename one of them")
+            if other != here and _ignores_case(tmp):
+                raise ValueError(f"{archive} is refused: its folders '{other}' and '{here}' would be one on "
+                                 "this disk. Rename one of them")
 
 # %% ../nbs/15_archives.ipynb #639f50dc
 def unpack_entry(
     f, # From `open_archive`
-    m, # The entry, from `checked_entries`
-    path:Path, # The file to make
+    m, # One of its entries
+    path:Path, # The new file
     archive:str|Path # For messages
 ):
-    "Write entry `m` of the open archive `f` to `path`, as a plain file with plain permissions"
+    "Write an entry of an archive as a plain file with plain permissions"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _reading(archive): src = f.extractfile(m) if isinstance(f, tarfile.TarFile) else f.open(m)
     with src, open(path, 'xb') as out:
@@ -455,9 +467,9 @@ def unpack_entry(
             if not chunk: return
             out.write(chunk)
 
-# %% ../nbs/15_archives.ipynb #fb424b15
 _packed = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 
+# %% ../nbs/15_archives.ipynb #ef7ebf81
 def safe_unpack(
     archive:str|Path, # A zip, tar, tar.gz, tar.bz2 or tar.xz file; read only, never changed
     dest:str|Path, # The folder to make; if it exists it is whole already, and taken as it is
@@ -466,8 +478,7 @@ def safe_unpack(
     encoding:str|None=None # Of names that don't say theirs; None: `GARBAGE_FASTAI_ENCODING`, else a guess
 ) -> Path: # `dest`
     "Unpack `archive` into the new folder `dest`: all of it, or nothing"
-    archive,dest = Path(archive),Path(dest)
-    encoding = encoding or os.environ.get('GARBAGE_FASTAI_ENCODING')
+    archive,dest,encoding = Path(archive),Path(dest),encoding or os.environ.get('GARBAGE_FASTAI_ENCODING')
     if dest.is_dir():
         _tell_encoding(archive, dest)
         return dest
@@ -477,20 +488,17 @@ def safe_unpack(
         with whole_folder(dest) as tmp:
             free = shutil.disk_usage(tmp).free
             if total > free:
-                raise OSError(f'{archive} needs {total/1e6:,.0f} MB in {dest.parent}, where '
-                              f'{free/1e6:,.0f} MB are '
-                                           'free: make room there, or set GARBAGE_FASTAI_CACHE to '
-                                           'another folder')
-            _check_twin_folders(archive, tmp,
-                                [parts if kind=='dir' else parts[:-1] for _,parts,kind in entries])
+                raise OSError(f'{archive} needs {total/1e6:,.0f} MB in {dest.parent}, where {free/1e6:,.0f} MB '
+                              'are free: make room there, or set GARBAGE_FASTAI_CACHE to another folder')
+            _check_twin_folders(archive, tmp, [parts if kind == 'dir' else parts[:-1]
+                                               for _,parts,kind in entries])
             for m,parts,kind in entries:
-                if kind=='dir': tmp.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+                if kind == 'dir': tmp.joinpath(*parts).mkdir(parents=True, exist_ok=True)
                 else: unpack_entry(f, m, tmp.joinpath(*parts), archive)
             if not find_images(tmp):
-                inner = next(('/'.join(p) for _,p,_ in entries if p[-1].lower().endswith(_packed)),
-                             None)
-                raise ValueError(f'{archive} holds no photos'
-                                 + (f": take '{inner}' out of it and give that" if inner else ''))
+                inner = next(('/'.join(p) for _,p,_ in entries if p[-1].lower().endswith(_packed)), None)
+                raise ValueError(f'{archive} holds no photos' + (f": take '{inner}' out of it and give that"
+                                                                 if inner else ''))
             if not encoding and taken not in (None, 'utf-8'):
                 _note_encoding(tmp, taken, [parts for _,parts,_ in entries])
     _tell_encoding(archive, dest)

@@ -25,14 +25,18 @@ def _valid_rows(preds):
     if (parts == '').all(): return preds
     if not (parts == 'valid').any():
         there = ', '.join(sorted(set(parts) - {''}))
-        raise ValueError(f"preds has no rows of split 'valid' (there: {there}): give the whole table, or one without the column split")
+        raise ValueError(f"preds has no rows of split 'valid' (there: {there}): give the whole table, or one "
+                         "without the column split")
     return preds[parts == 'valid']
 
-def _log(probs): return np.log(np.clip(probs, 1e-12, 1))  # a probability of 0 would be infinitely wrong; `loss` is cut off there too
+def _log(probs):
+    # a probability of 0 would be infinitely wrong; `loss` is cut off there too
+    return np.log(np.clip(probs, 1e-12, 1))
 
+# %% ../nbs/33_calibrate.ipynb #9142e2ce
 def fit_temperature(
     preds:pd.DataFrame # Predictions, one row a photo; of the labelled ones those of split valid are used, or all if no part is named
-)->float: # Divides logits; 1 where no photo is wrong
+) -> float: # Divides logits; 1 where no photo is wrong
     "The temperature with the smallest cross-entropy, between 0.05 and 20"
     ev = Evaluation(_valid_rows(preds))
     if (ev.probs.argmax(1) == ev.y_true).all(): return 1.
@@ -44,12 +48,14 @@ def fit_temperature(
 def scale_confidence(
     preds:pd.DataFrame, # Predictions, one row a photo
     temperature:float # From `fit_temperature`; above 1 takes confidence away
-)->pd.DataFrame: # A copy with other probabilities, confidences and losses; the same answers
+) -> pd.DataFrame: # A copy with other probabilities, confidences and losses; the same answers
     "Divide the logits of each photo by `temperature`"
-    if not 0 < temperature < np.inf: raise ValueError(f'temperature must be a number above 0, got {temperature}')
+    if not 0 < temperature < np.inf:
+        raise ValueError(f'temperature must be a number above 0, got {temperature}')
     cols, res = class_columns(preds), tidy_table(preds)
     if not cols or 'predicted' not in preds:
-        raise ValueError('not a predictions table: it needs the column predicted and one probability column a class')
+        raise ValueError('not a predictions table: it needs the column predicted and one probability column a '
+                         'class')
     probs, vocab = preds[cols].to_numpy(float, copy=True), pd.Index([class_name(c) for c in cols])
     rows = ~np.isnan(probs).any(1)
     probs[rows] = softmax(_log(probs[rows])/temperature, axis=1)
@@ -68,7 +74,8 @@ def _answers(preds):
     ev = _evaluation(preds)
     c = ev.rows['confidence'].to_numpy(float)
     if np.isnan(c).any():
-        raise ValueError(f"{ev.rows['path'][int(np.isnan(c).argmax())]} has no confidence: preds needs the column confidence or probabilities")
+        raise ValueError(f"{ev.rows['path'][int(np.isnan(c).argmax())]} has no confidence: preds needs the "
+                         "column confidence or probabilities")
     return ev.n, c, ev.y_true == ev.y_pred
 
 def _bins(confidence, bins):
@@ -76,12 +83,13 @@ def _bins(confidence, bins):
     edges = np.quantile(confidence, np.linspace(0, 1, bins+1)[1:-1])
     return np.unique(np.searchsorted(edges, confidence, side='right'), return_inverse=True)[1]
 
+# %% ../nbs/33_calibrate.ipynb #82bf9465
 def calibration_error(
     preds, # Predictions, one row a photo, or an `Evaluation`; pass the test rows
     bins:int=15, # Of equally many photos; 15 is what most papers use
     n_boot:int=1000, # How many resamples
     seed:int=42 # The same seed gives the same interval
-)->dict: # ece, ece_ci95, ece_chance (of a perfectly calibrated model), n (photos)
+) -> dict: # ece, ece_ci95, ece_chance (of a perfectly calibrated model), n (photos)
     "Expected calibration error with its 95% bootstrap interval"
     if bins < 1: raise ValueError(f'bins must be 1 or more, got {bins}')
     n, c, right = _answers(preds)
@@ -91,13 +99,15 @@ def calibration_error(
     e, gap = ece(b, c-right), c-right
     lo, hi = np.percentile([ece(b[i], gap[i]) for i in draws], [2.5, 97.5])
     chance = np.mean([ece(b, c-(rng.random(n) < c)) for _ in range(n_boot//5)])
-    return dict(ece=float(e), ece_ci95=[float(np.clip(2*e-hi, 0, e)), float(max(2*e-lo, e))], ece_chance=float(chance), n=n)
+    return dict(ece=float(e), ece_ci95=[float(np.clip(2*e-hi, 0, e)), float(max(2*e-lo, e))],
+                ece_chance=float(chance), n=n)
 
 # %% ../nbs/33_calibrate.ipynb #4d71548d
 def _axes(nrows, figsize, **kwargs):
     with plt.style.context('default'):  # the colours of somebody's dark style would vanish on white
         return plt.subplots(nrows, figsize=figsize, layout='constrained', facecolor='white', **kwargs)[1]
 
+# %% ../nbs/33_calibrate.ipynb #2873a730
 def plot_reliability(
     ev, # An `Evaluation`, or predictions with one row a photo
     bins:int=15, # Of equally many photos, as in `calibration_error`
@@ -111,7 +121,7 @@ def plot_reliability(
     acc, (lo, hi) = k/size, wilson_interval(k, size)
     ax, below = _axes(2, (5, 5.6), height_ratios=(4, 1), sharex=True) if axs is None else axs
     ax.plot([0, 1], [0, 1], '--', color='gray', lw=1, label='as often right as it says')
-    each = f'{size.min()}' if size.min()==size.max() else f'{size.min()} to {size.max()}'
+    each = f'{size.min()}' if size.min() == size.max() else f'{size.min()} to {size.max()}'
     ax.errorbar(np.bincount(b, c)/size, acc, yerr=[acc-lo, hi-acc], fmt='o', ms=4, capsize=2, color='tab:blue',
                 label=f'{each} photos a point, 95% interval')
     ax.set(ylabel='share right', xlim=(0, 1.02), ylim=(0, 1.02), title=title)
@@ -124,12 +134,13 @@ def plot_reliability(
 # %% ../nbs/33_calibrate.ipynb #0566b448
 def coverage_curve(
     preds # Predictions, one row a photo, or an `Evaluation`
-)->pd.DataFrame: # threshold, photos, right, coverage, accuracy, accuracy_lo, accuracy_hi; the highest threshold first
+) -> pd.DataFrame: # threshold, photos, right, coverage, accuracy, accuracy_lo, accuracy_hi; the highest threshold first
     "Coverage, accuracy and its 95% Wilson interval at every threshold"
     n, c, right = _answers(preds)
     t = pd.Series(right).groupby(c).agg(['size', 'sum'])[::-1].cumsum()
     lo, hi = wilson_interval(t['sum'], t['size'])
-    return pd.DataFrame(dict(threshold=t.index, photos=t['size'].array, right=t['sum'].array, coverage=(t['size']/n).array,
+    return pd.DataFrame(dict(threshold=t.index, photos=t['size'].array, right=t['sum'].array,
+                             coverage=(t['size']/n).array,
                              accuracy=(t['sum']/t['size']).array, accuracy_lo=lo, accuracy_hi=hi))
 
 # %% ../nbs/33_calibrate.ipynb #40f3541d
@@ -143,10 +154,15 @@ def plot_coverage(
     t = coverage_curve(preds)
     if ax is None: ax = _axes(1, (5.5, 3.6))
     ax.plot(t['coverage'], t['accuracy'], color='tab:blue', label='accuracy')
-    ax.fill_between(t['coverage'], t['accuracy_lo'], t['accuracy_hi'], color='tab:blue', alpha=.2, lw=0, label='95% interval')
+    ax.fill_between(t['coverage'], t['accuracy_lo'], t['accuracy_hi'], color='tab:blue', alpha=.2, lw=0,
+                    label='95% interval')
     marked = t[t['threshold'] >= threshold] if threshold is not None else t[:0]
-    if len(marked): ax.plot(*marked[['coverage', 'accuracy']].iloc[-1], 'o', color='tab:orange', label=f'confidence {threshold:.3f} or more')
-    ax.set(xlabel='coverage: share of the photos answered', ylabel='share of the answers right', title=title, xlim=(0, 1),
+    if len(marked):
+        ax.plot(*marked[['coverage', 'accuracy']].iloc[-1], 'o', color='tab:orange', label='confidence '
+                                                                                           f'{threshold:.3f} '
+                                                                                           'or more')
+    ax.set(xlabel='coverage: share of the photos answered', ylabel='share of the answers right', title=title,
+           xlim=(0, 1),
            ylim=(min(t['accuracy'].min(), t['accuracy_lo'].iloc[-1])-.02, 1.003))
     for a in (ax.xaxis, ax.yaxis): a.set_major_formatter(PercentFormatter(1))
     ax.grid(alpha=.3)
@@ -157,7 +173,7 @@ def pick_threshold(
     preds:pd.DataFrame, # Predictions, one row a photo; of the labelled ones those of split valid are used, or all if no part is named
     precision:float=.98, # Wanted share of right answers among the photos that are answered
     level:float=.75 # Of the one-sided interval whose lower end must reach `precision`; .95 for few mistakes and few answers
-)->float: # 1.01, above every confidence, where no threshold is enough
+) -> float: # 1.01, above every confidence, where no threshold is enough
     "The lowest confidence at which photos that are at least so sure are right often enough"
     if not 0 < precision <= 1: raise ValueError(f'precision must be above 0 and at most 1, got {precision}')
     if not .5 <= level < 1: raise ValueError(f'level must be at least 0.5 and below 1, got {level}')
@@ -169,7 +185,7 @@ def pick_threshold(
 def mark_sure(
     preds:pd.DataFrame, # Predictions, one row a photo, scaled as those were that `threshold` was picked on
     threshold:float # From `pick_threshold`
-)->pd.DataFrame: # A copy with the column `sure`: False where a person should look, also at photos that could not be read
+) -> pd.DataFrame: # A copy with the column `sure`: False where a person should look, also at photos that could not be read
     "Say of each photo whether the model may sort it alone"
     if 'confidence' not in preds: raise ValueError("not a predictions table: column 'confidence' is missing")
     ok = preds['ok'].astype(bool) if 'ok' in preds else True
@@ -177,12 +193,14 @@ def mark_sure(
     res.insert(res.columns.get_loc('confidence')+1, 'sure', (preds['confidence'] >= threshold) & ok)
     return res
 
+# %% ../nbs/33_calibrate.ipynb #61203766
 def sort_alone(
     preds:pd.DataFrame, # Labelled predictions that the threshold was not picked on: the test rows
     threshold:float # From `pick_threshold`
-)->dict: # threshold, n (photos), sure (how many of them), coverage, precision (None if none is sure), precision_ci95
+) -> dict: # threshold, n (photos), sure (how many of them), coverage, precision (None if none is sure), precision_ci95
     "How many photos the model sorts alone, and how many of those it gets right"
     n, c, right = _answers(preds)
     sure = c >= threshold
     k, m = int((right & sure).sum()), int(sure.sum())
-    return dict(threshold=float(threshold), n=n, sure=m, coverage=m/n, precision=k/m if m else None, precision_ci95=list(wilson_interval(k, m)))
+    return dict(threshold=float(threshold), n=n, sure=m, coverage=m/n, precision=k/m if m else None,
+                precision_ci95=list(wilson_interval(k, m)))

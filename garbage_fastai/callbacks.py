@@ -1,4 +1,4 @@
-"""Precision that knows its device, the best and the averaged weights, early stopping, a live graph, and logs for TensorBoard or Weights & Biases
+"""Precision on any device, best and averaged weights, early stopping, a live graph, and logs elsewhere
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/callbacks.html.md"""
 
@@ -12,13 +12,14 @@ __all__ = ['LOGS', 'DevicePrecision', 'precision_callbacks', 'used_precision', '
 import importlib, io
 from contextlib import ExitStack
 from fastai.vision.all import *
-from IPython.display import display
+from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.fp16 import MixedPrecision, AMPMode
 from fastai.callback.tracker import SaveModelCallback, EarlyStoppingCallback, TerminateOnNaNCallback
-from fastai.callback.channelslast import ChannelsLast
+from IPython.display import display
+from torch.optim.swa_utils import AveragedModel
 from .core import write_file
-from .infer import exact_float32, low_precision, pick_format, pick_precision
 from .distributed import single_process
+from .infer import exact_float32, low_precision, pick_format, pick_precision
 
 # %% ../nbs/25_callbacks.ipynb #6731e131
 class DevicePrecision(MixedPrecision):
@@ -26,17 +27,21 @@ class DevicePrecision(MixedPrecision):
     def __init__(self,
         precision:str='bf16' # 'fp32', 'bf16' or 'fp16'
     ):
-        super().__init__(AMPMode.FP16 if precision=='fp16' else AMPMode.BF16)
+        super().__init__(AMPMode.FP16 if precision == 'fp16' else AMPMode.BF16)
         self.precision,self.context,self.hooks,self.fitting = precision,None,[],False
 
     def before_fit(self):
         self._leave()
-        self.fitting,device = False,torch.device(ifnone(self.dls.device, 'cpu')).type
-        self.learn.scaler,self.scales = torch.amp.GradScaler(device, enabled=self.precision=='fp16'),L()
+        self.fitting = False
+        device = torch.device(ifnone(self.dls.device, 'cpu')).type
+        self.learn.scaler = torch.amp.GradScaler(device, enabled=self.precision == 'fp16')
+        self.scales = L()
 
     def before_train(self): self.fitting = True
+
     def before_batch(self):
-        self.hooks = [self.model.register_forward_pre_hook(self._enter), self.model.register_forward_hook(self._leave, always_call=True)]
+        self.hooks = [self.model.register_forward_pre_hook(self._enter),
+                      self.model.register_forward_hook(self._leave, always_call=True)]
 
     def after_pred(self):
         self._leave()
@@ -51,7 +56,7 @@ class DevicePrecision(MixedPrecision):
         self.context.enter_context(low_precision(self.precision, device) if self.fitting else exact_float32(device))
 
     def _leave(self, *args):
-        "After the network, also where it failed; where an interrupt kept it from being called, before the next fit"
+        "After the network, also when it failed; after an interrupt that prevented this, before the next fit"
         for hook in self.hooks: hook.remove()
         if self.context is not None: self.context.close()
         self.context,self.hooks = None,[]
@@ -62,10 +67,10 @@ def precision_callbacks(
     device='cpu' # Where the network will run
 ) -> list: # Callbacks for a Learner
     "Callbacks that make a Learner train in `precision`, and predict in float32"
-    p = pick_precision(precision, device)
-    return [DevicePrecision(p)] + ([ChannelsLast()] if pick_format(p, device)==torch.channels_last else [])
+    precision = pick_precision(precision, device)
+    channels_last = pick_format(precision, device) == torch.channels_last
+    return [DevicePrecision(precision)] + ([ChannelsLast()] if channels_last else [])
 
-# %% ../nbs/25_callbacks.ipynb #d3bfa43f
 def used_precision(
     learn:Learner # With or without `precision_callbacks`
 ) -> str: # 'fp32', 'bf16' or 'fp16'
@@ -91,7 +96,8 @@ class BestModel(SaveModelCallback):
     def _save(self, name):
         buf = io.BytesIO()
         save_model(buf, self.model, self.opt, with_opt=self.with_opt)
-        self.last_saved_path = write_file(join_path_file(name, self.path/self.model_dir, ext='.pth'), buf.getbuffer())
+        file = join_path_file(name, self.path/self.model_dir, ext='.pth')
+        self.last_saved_path = write_file(file, buf.getbuffer())
 
     def after_epoch(self):
         if not self.trained: return  # `validate` has epochs without training
@@ -102,27 +108,39 @@ class BestModel(SaveModelCallback):
 
     def after_fit(self):
         if self.best_epoch is None: return
-        with single_process(): self.learn.load(self.fname, with_opt=self.with_opt, weights_only=True)  # other processes have no such callback
+        with single_process():  # the other processes have no such callback
+            self.learn.load(self.fname, with_opt=self.with_opt, weights_only=True)
 
 # %% ../nbs/25_callbacks.ipynb #fe62d718
 class AverageWeights(Callback):
     "Validate, and end up with, a running average of the weights"
-    order = SaveModelCallback.order + 5  # hands the live weights back after the best ones were saved
+    order = SaveModelCallback.order + 5  # goes back to the live weights after the best ones were saved
     def __init__(self,
         decay:float=.99 # Share of the old average that each step keeps, once some steps are done
-    ): self.decay,self.avg,self.live = decay,None,None
+    ):
+        self.decay,self.avg,self.live,self._averaged = decay,None,None,None
 
     def before_fit(self):
         self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self, 'gather_preds')
-        self.avg,self.live,self.n = None,None,0
+        self.avg,self.live,self._averaged,self.n = None,None,None,0
+
+    def _start(self):
+        "Begin with the weights as they are, or go on from those of a checkpoint"
+        self._averaged = AveragedModel(get_model(self.model), multi_avg_fn=self._mix, use_buffers=True)
+        if self.avg is not None: self._averaged.module.load_state_dict(self.avg)
+        self._averaged.n_averaged.fill_(self.n)
+        self.avg = self._averaged.module.state_dict()  # the same memory: always up to date
+
+    def _mix(self, averages, current, _):
+        "Move the average towards the current weights; counters, such as those of batch norms, are copied"
+        if not averages[0].is_floating_point(): return torch._foreach_copy_(averages, current)
+        torch._foreach_lerp_(averages, current, 1 - min(self.decay, (1+self.n)/(10+self.n)))
 
     def after_batch(self):
         if not self.training: return
-        sd = get_model(self.model).state_dict()
-        if self.avg is None: self.avg = {k:v.detach().clone() for k,v in sd.items()}
+        if self._averaged is None: self._start()
         self.n += 1
-        w = 1 - min(self.decay, (1+self.n)/(10+self.n))
-        for k,v in sd.items(): self.avg[k].lerp_(v, w) if v.is_floating_point() else self.avg[k].copy_(v)
+        self._averaged.update_parameters(get_model(self.model))
 
     def before_validate(self):
         if self.avg is None: return
@@ -138,7 +156,7 @@ class AverageWeights(Callback):
 
 # %% ../nbs/25_callbacks.ipynb #bbe1e43e
 class EarlyStop(EarlyStoppingCallback):
-    "Stop before the next epoch where the last `patience` brought nothing better"
+    "Stop before the next epoch when the last `patience` epochs brought no improvement"
     def before_fit(self):
         self.stopped = False
         super().before_fit()
@@ -160,32 +178,37 @@ class StopOnNaN(TerminateOnNaNCallback):
 
     def _stop(self, what):
         rate = self.opt.hypers[-1]['lr']
-        raise FloatingPointError(f"{what} in epoch {self.epoch+1} of {self.n_epoch}{self.part} at learning rate {rate:.3g}: {self.mend}")
+        when = f"in epoch {self.epoch+1} of {self.n_epoch}{self.part}"
+        raise FloatingPointError(f"{what} {when} at learning rate {rate:.3g}: {self.mend}")
 
     def after_batch(self):
         if torch.isfinite(self.loss).all(): return
         which = 'loss' if self.training else 'validation loss'
         self._stop(f"the {which} became {'NaN' if torch.isnan(self.loss).any() else 'infinite'}")
 
-    def before_step(self):
-        if self.opt.hypers[-1]['lr']>3e37: self._stop('the weights became infinite')  # the optimizer would fail over such a number
+    def before_step(self):  # the optimizer would fail over such a number
+        if self.opt.hypers[-1]['lr'] > 3e37: self._stop('the weights became infinite')
 
 # %% ../nbs/25_callbacks.ipynb #ef07302d
 def plot_training(
     recorder:Recorder, # `learn.recorder`
     ends:list # How many batches had been seen at the end of each epoch
-):
+) -> plt.Figure:
     "Draw the losses on the left, each metric on the right"
-    names,vals = list(recorder.metric_names[1:-1]),np.array([v for v in recorder.values[-len(ends):]], dtype=float)
-    other = [i for i,n in enumerate(names) if n not in ('train_loss','valid_loss')]
-    fig,axs = plt.subplots(1, 2 if other else 1, figsize=(9,3.2), squeeze=False)
+    names = list(recorder.metric_names[1:-1])
+    values = np.array(list(recorder.values[-len(ends):]), dtype=float)
+    others = [i for i,name in enumerate(names) if name not in ('train_loss','valid_loss')]
+    fig,axs = plt.subplots(1, 2 if others else 1, figsize=(9,3.2), squeeze=False)
     axs[0,0].plot(range(1, len(recorder.losses)+1), recorder.losses, lw=1, label='train (smoothed)')
-    if 'valid_loss' in names: axs[0,0].plot(ends, vals[:,names.index('valid_loss')], 'o-', label='valid')
-    for i in other: axs[0,1].plot(range(1, len(ends)+1), vals[:,i], 'o-', label=names[i])
-    for ax,x,y in zip(axs[0], ('batch','epoch'), ('loss','metric on valid' if not any(n.startswith('train_') for n in names[1:]) else 'metric')):
-        ax.set(xlabel=x, ylabel=y); ax.legend(); ax.grid(alpha=.3)
+    if 'valid_loss' in names: axs[0,0].plot(ends, values[:,names.index('valid_loss')], 'o-', label='valid')
+    for i in others: axs[0,1].plot(range(1, len(ends)+1), values[:,i], 'o-', label=names[i])
+    on_train = any(name.startswith('train_') for name in names[1:])
+    for ax,x,y in zip(axs[0], ('batch','epoch'), ('loss', 'metric' if on_train else 'metric on valid')):
+        ax.set(xlabel=x, ylabel=y)
+        ax.legend()
+        ax.grid(alpha=.3)
         ax.xaxis.get_major_locator().set_params(integer=True)
-    if other and vals[:,other].max()<=1: axs[0,1].set_ylim(top=1.005)
+    if others and values[:,others].max() <= 1: axs[0,1].set_ylim(top=1.005)
     fig.tight_layout()
     return fig
 
@@ -224,7 +247,22 @@ def check_log(
     "Make sure that training can be logged this way"
     if log is None: return
     if log not in LOGS: raise ValueError(f"log='{log}' is not known; choose one of {', '.join(LOGS)}")
-    if importlib.util.find_spec(log) is None: raise ValueError(f"log='{log}' needs a package that is not installed here: pip install {log}")
+    if importlib.util.find_spec(log) is None:
+        raise ValueError(f"log='{log}' needs a package that is not installed here: pip install {log}")
+
+# %% ../nbs/25_callbacks.ipynb #e80e731e
+def _wandb_callbacks(folder, config):
+    "fastai's `WandbCallback` with `config` in place of the list of arguments that it gathers itself"
+    import wandb
+    from fastai.callback.wandb import WandbCallback
+    class RecipeOnly(WandbCallback):
+        def before_fit(self):
+            self.learn.gather_args = dict  # fastai's list fails on NumPy functions, and `config` says the same
+            try: super().before_fit()
+            finally: del self.learn.gather_args
+    wandb.finish()  # of an earlier training in this process
+    wandb.init(project='garbage_fastai', name=folder.absolute().name, dir=folder, config=config)
+    return [RecipeOnly(log_preds=False, log_model=False)]
 
 def log_callbacks(
     log:str|None, # One of `LOGS`; None: no callbacks
@@ -235,16 +273,6 @@ def log_callbacks(
     check_log(log)
     folder = Path(folder)
     if log is None: return []
-    if log=='tensorboard':
-        from fastai.callback.tensorboard import TensorBoardCallback
-        return [TensorBoardCallback(folder/log, trace_model=False, log_preds=False)]
-    import wandb
-    from fastai.callback.wandb import WandbCallback
-    class RecipeOnly(WandbCallback):
-        def before_fit(self):
-            self.learn.gather_args = dict  # fastai's list of arguments stumbles over NumPy functions, and `config` says the same
-            try: super().before_fit()
-            finally: del self.learn.gather_args
-    wandb.finish()  # of an earlier training in this process
-    wandb.init(project='garbage_fastai', name=folder.absolute().name, dir=folder, config=config)
-    return [RecipeOnly(log_preds=False, log_model=False)]
+    if log == 'wandb': return _wandb_callbacks(folder, config)
+    from fastai.callback.tensorboard import TensorBoardCallback
+    return [TensorBoardCallback(folder/log, trace_model=False, log_preds=False)]

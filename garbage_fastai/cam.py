@@ -21,18 +21,22 @@ from .evaluate import Evaluation
 # %% ../nbs/35_cam.ipynb #4a9bc71a
 def _parts(model):
     "Network, classes, size, way of resizing, means and standard deviations"
-    if hasattr(model.model, 'image_body'): raise ValueError("a model that reads descriptions has no map: give one that was trained on photos alone")
+    if hasattr(model.model, 'image_body'):
+        raise ValueError("a model that reads descriptions has no map: give one that was trained on photos alone")
     if isinstance(model, Learner):
         l = photo_loader(model.dls)
         return (model.model, list(model.dls.vocab), l.size, l.resize, *norm_stats(model.dls))
     return model.model, model.vocab, model.size, model.resize, model.config['mean'], model.config['std']
 
+# %% ../nbs/35_cam.ipynb #dee1f71e
 def _grad_cam(net, x, y):
     "Maps of a batch `x` for the classes `y`, None for those predicted"
     with torch.enable_grad(), hook_output(net[0], detach=False) as hook:
         out = net(x.requires_grad_())
         acts = hook.stored
-        if acts.ndim!=4: raise ValueError(f"class_activation_map: this body gives features of shape {tuple(acts.shape)}, not a map: choose a convolutional arch")
+        if acts.ndim != 4:
+            raise ValueError(f"class_activation_map: this body gives features of shape {tuple(acts.shape)}, "
+                             "not a map: choose a convolutional arch")
         y = out.argmax(1) if y is None else y
         g, = torch.autograd.grad(out.gather(1, y[:,None]).sum(), acts)
     m = (g.mean((2,3), keepdim=True)*acts).sum(1, keepdim=True).detach().relu()
@@ -50,16 +54,19 @@ def class_activation_map(
     net,vocab,size,resize,mean,std = _parts(model)
     paths = list(photo_table(photos)['path'])
     names = [classes]*len(paths) if isinstance(classes, str) else classes
-    if names is not None and len(names)!=len(paths): raise ValueError(f"classes has {len(names)} names for {len(paths)} photos")
+    if names is not None and len(names) != len(paths):
+        raise ValueError(f"classes has {len(names)} names for {len(paths)} photos")
     strange = set(names if names is not None else ()) - set(vocab)
-    if strange: raise ValueError(f"class {strange.pop()!r} is not known to the model; it knows {', '.join(vocab)}")
+    if strange:
+        raise ValueError(f"class {strange.pop()!r} is not known to the model; it knows {', '.join(vocab)}")
     y = None if names is None else tensor([vocab.index(o) for o in names])
     dev,res,was = next(net.parameters()).device,[np.zeros((0,*size), np.float32)],net.training
     m,s = (tensor(o).float().view(1,3,1,1).to(dev) for o in (mean,std))
     net.eval()
     try:
         for i in range(0, len(paths), bs):
-            x = torch.stack([torch.tensor(np.asarray(presize_image(p, size, resize))) for p in paths[i:i+bs]]).to(dev).permute(0,3,1,2).float()/255
+            x = torch.stack([torch.tensor(np.asarray(presize_image(p, size, resize)))
+                             for p in paths[i:i+bs]]).to(dev).permute(0,3,1,2).float()/255
             res.append(_grad_cam(net, (x-m)/s, None if y is None else y[i:i+bs].to(dev)).cpu().numpy()[:,0])
     finally: net.train(was)
     return np.concatenate(res)
@@ -85,11 +92,13 @@ def plot_cam(
     rows = rows.top_losses(k) if isinstance(rows, Evaluation) else rows.head(k)
     if not len(rows): raise ValueError("plot_cam: no photos to draw")
     _,_,size,resize,*_ = _parts(model)
-    maps = class_activation_map(model, rows, list(rows['predicted']) if classes is None and 'predicted' in rows else classes)
+    maps = class_activation_map(model, rows, list(rows['predicted']) if classes is None and 'predicted' in rows
+                                else classes)
     ncols = math.ceil(math.sqrt(len(rows)))
     nrows = math.ceil(len(rows)/ncols)
     with plt.style.context('default'):
-        fig,axs = plt.subplots(nrows, ncols, figsize=figsize or (2.4*ncols,2.7*nrows), squeeze=False, layout='constrained', facecolor='white')
+        fig,axs = plt.subplots(nrows, ncols, figsize=figsize or (2.4*ncols,2.7*nrows), squeeze=False,
+                               layout='constrained', facecolor='white')
     for ax in axs.flat: ax.set_axis_off()
     for ax,m,r in zip(axs.flat, maps, rows.to_dict('records')):
         ax.imshow(overlay_map(presize_image(r['path'], size, resize), m))

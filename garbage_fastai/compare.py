@@ -37,64 +37,77 @@ class Comparison:
 
 # %% ../nbs/34_compare.ipynb #59030cf5
 @patch(as_prop=True)
-def accuracy(self:Comparison)->tuple:
+def accuracy(self:Comparison) -> tuple:
     "Of the first and of the second model"
     return (self.both+self.only_a)/self.n, (self.both+self.only_b)/self.n
 
 @patch(as_prop=True)
-def accuracy_ci95(self:Comparison)->tuple:
+def accuracy_ci95(self:Comparison) -> tuple:
     "95% Wilson intervals of the two accuracies"
     return tuple(wilson_interval(self.both+o, self.n) for o in (self.only_a, self.only_b))
 
 @patch(as_prop=True)
-def difference(self:Comparison)->float:
+def difference(self:Comparison) -> float:
     "Accuracy of the second less that of the first: above 0 where the second is better"
     return (self.only_b-self.only_a)/self.n
 
+# %% ../nbs/34_compare.ipynb #240ff70c
 @patch(as_prop=True)
-def difference_ci95(self:Comparison)->tuple:
+def difference_ci95(self:Comparison) -> tuple:
     "95% interval of the difference, for paired photos (Bonett and Price 2012)"
     a, b = (self.only_a+1)/(self.n+2), (self.only_b+1)/(self.n+2)
     half = 1.96*np.sqrt((a+b-(b-a)**2)/(self.n+2))
     return float(max(b-a-half, -1)), float(min(b-a+half, 1))
 
 @patch(as_prop=True)
-def pvalue(self:Comparison)->float:
+def pvalue(self:Comparison) -> float:
     "Exact two-sided McNemar test; 1 where no photo tells the two apart"
     k = self.only_a + self.only_b
     return float(binomtest(self.only_a, k).pvalue) if k else 1.
 
 # %% ../nbs/34_compare.ipynb #cbf7b2e0
 def _percent(x): return f'{100*x:.1f}%'
+
 def _points(x): return f'{100*x:+.1f}'
-def _counts(c, names): return f'{c.n} photos: {c.both} both right, {c.only_a} only {names[0]}, {c.only_b} only {names[1]}, {c.neither} neither'
+
+def _counts(c, names):
+    return f'{c.n} photos: {c.both} both right, {c.only_a} only {names[0]}, {c.only_b} only {names[1]}, {c.neither} neither'
+
 def _p(p): return 'p < 0.001' if p < .001 else f'p = {p:.3f}' if p < .1 else f'p = {p:.2f}'
 
+# %% ../nbs/34_compare.ipynb #6dbf768e
 @patch(as_prop=True)
-def verdict(self:Comparison)->str:
+def verdict(self:Comparison) -> str:
     "One sentence in words"
     ends = self.difference_ci95
     span = f'from {_points(ends[0])} to {_points(ends[1])} points ({self.names[1]} less {self.names[0]})'
     if self.pvalue >= .05 and ends[0]*ends[1] > 0:
         return f'Too close to call: the interval just leaves out 0 and the exact test does not. It runs {span}.'
-    if self.pvalue >= .05: return f'No evidence of a difference: with {self.n} photos it may be anything {span}.'
+    if self.pvalue >= .05:
+        return f'No evidence of a difference: with {self.n} photos it may be anything {span}.'
     return f'{self.names[self.difference > 0]} is better on photos of this kind: the difference is probably {span}.'
 
+# %% ../nbs/34_compare.ipynb #fb21c58d
 @patch
 def __repr__(self:Comparison):
     accs = [f'{name}: {_percent(acc)} right (95% interval {_percent(lo)} to {_percent(hi)})'
             for name,acc,(lo,hi) in zip(self.names, self.accuracy, self.accuracy_ci95)]
     lo,hi = self.difference_ci95
     return '\n'.join([*accs, _counts(self, self.names),
-        f'difference {_points(self.difference)} points (95% interval {_points(lo)} to {_points(hi)}), exact McNemar {_p(self.pvalue)}',
+        f'difference {_points(self.difference)} points (95% interval {_points(lo)} to {_points(hi)}), exact '
+        f'McNemar {_p(self.pvalue)}',
         self.verdict, *(f'Note: {o}' for o in self.notes)])
 
+# %% ../nbs/34_compare.ipynb #dc21a7f1
 @patch
 def _repr_markdown_(self:Comparison):
     a,b = (o.replace('|', '\\|') for o in self.names)
-    rows = [(name, _percent(acc), ' to '.join(map(_percent, ci))) for name,acc,ci in zip((a, b), self.accuracy, self.accuracy_ci95)]
-    rows.append(('difference, points', _points(self.difference), ' to '.join(_points(o) for o in self.difference_ci95)))
-    return '\n'.join(['| | right | 95% interval |', '|---|---|---|', *(f'| {" | ".join(o)} |' for o in rows), '',
+    rows = [(name, _percent(acc), ' to '.join(map(_percent, ci))) for name,acc,
+            ci in zip((a, b), self.accuracy, self.accuracy_ci95)]
+    rows.append(('difference, points', _points(self.difference),
+                 ' to '.join(_points(o) for o in self.difference_ci95)))
+    return '\n'.join(['| | right | 95% interval |', '|---|---|---|', *(f'| {" | ".join(o)} |' for o in rows),
+                      '',
         f'{_counts(self, (a, b))}. Exact McNemar {_p(self.pvalue)}.', '',
         f'**{self.verdict}**', *(f'\n{o}' for o in self.notes)])
 
@@ -105,13 +118,15 @@ def _tested(preds, name):
         raise ValueError(f'{name}: not a predictions table: column {missing[0]!r} is missing')
     label = preds['label'].astype(object).where(preds['label'].notna(), '').astype(str)
     if (twice := preds['path'].duplicated()).any():
-        raise ValueError(f'{name}: {preds.loc[twice, "path"].iloc[0]} is in the table twice: keep one row for each photo')
+        raise ValueError(f'{name}: {preds.loc[twice, "path"].iloc[0]} is in the table twice: keep one row for '
+                         'each photo')
     use = (label != '') & (preds['ok'].astype(bool) if 'ok' in preds else True)
     t = preds[use].assign(label=label[use])
     res = pd.DataFrame(dict(path=t['path'].astype(str).array, label=t['label'].array,
                             right=(t['predicted'].astype(str) == t['label']).array))
     return res if 'sha256' not in t else res.assign(sha256=t['sha256'].fillna('').astype(str).array)
 
+# %% ../nbs/34_compare.ipynb #ca76039f
 def _place(path): return '/'.join(path.replace('\\', '/').split('/')[-2:])
 
 # %% ../nbs/34_compare.ipynb #a8f1664d
@@ -125,15 +140,18 @@ def _same_paths(a, b):
     "Whether two tables speak of the same folder, so that a path means the same file in both"
     return bool(set(a['path']) & set(b['path']))
 
+# %% ../nbs/34_compare.ipynb #5cd0654a
 def _contents(tables):
     "For each table the content of its photos, as SHA-256; None where it is not known for all"
-    if all('sha256' in t and (t['sha256'] != '').all() for t in tables): return [t['sha256'].tolist() for t in tables]
+    if all('sha256' in t and (t['sha256'] != '').all() for t in tables):
+        return [t['sha256'].tolist() for t in tables]
     if not all(os.path.isfile(p) for t in tables for p in t['path']): return None
     hashes = [[_file_hash(p) for p in t['path']] for t in tables]
     return hashes if all(h for hs in hashes for h in hs) else None
 
 _BY_NAME = 'photos are matched by class and file name alone, since their contents are not known'
 
+# %% ../nbs/34_compare.ipynb #95b01319
 def _matched(a, b):
     "The two tables with an index that is the same for the same photo; a note where that is less than sure; and whether names decide"
     known,same = 'sha256' in a and 'sha256' in b, _same_paths(a, b)
@@ -153,6 +171,7 @@ def _once(t, name):
     t = t[~t.index.isin(odd)]
     return t[~t.index.duplicated()], notes
 
+# %% ../nbs/34_compare.ipynb #09738fa2
 def _agreeing(a, b, names, strict):
     "The photos that both were tested on under one label, and notes about the others; `strict`: there must be none"
     shared = a.index[a.index.isin(b.index)]
@@ -171,16 +190,18 @@ def _compare(a, b, names, notes=(), mend='compare predictions of the same photos
     (a,na),(b,nb) = _once(a, names[0]),_once(b, names[1])
     only = [a.loc[~a.index.isin(b.index)], b.loc[~b.index.isin(a.index)]]
     shared,differ = _agreeing(a, b, names, strict)
-    if not len(shared): raise ValueError(f'no photo was tested by both {names[0]} ({len(a)}) and {names[1]} ({len(b)}): {mend}')
+    if not len(shared):
+        raise ValueError(f'no photo was tested by both {names[0]} ({len(a)}) and {names[1]} ({len(b)}): {mend}')
     notes = [*notes, *na, *nb, *differ]
     if len(only[0]) or len(only[1]):
         n = len(shared)
-        notes = [f'only the {n} photo{"s" if n > 1 else ""} that both were tested on count; {len(only[0])} were tested by {names[0]} alone and '
-                 f'{len(only[1])} by {names[1]} alone', *notes]
+        notes = [f'only the {n} photo{"s" if n > 1 else ""} that both were tested on count; {len(only[0])} '
+                 f'were tested by {names[0]} alone and {len(only[1])} by {names[1]} alone', *notes]
     r,s = a.loc[shared, 'right'].to_numpy(bool), b.loc[shared, 'right'].to_numpy(bool)
     for o in notes: warnings.warn(o, GarbageWarning, stacklevel=3)
     return Comparison((r&s).sum(), (r&~s).sum(), (~r&s).sum(), (~r&~s).sum(), names, notes)
 
+# %% ../nbs/34_compare.ipynb #251778e1
 def _check_places(a, b, names):
     "Where photos are matched by name, a photo with two labels has two names: refuse what would only lose it"
     a,b = (o.assign(place=[_place(p) for p in o['path']]) for o in (a, b))
@@ -189,14 +210,15 @@ def _check_places(a, b, names):
     moved = moved[moved['label_x'] != moved['label_y']]
     if not len(moved): return
     m,more = moved.iloc[0],f', and {len(moved)-1} more' if len(moved) > 1 else ''
-    raise ValueError(f'the labels disagree: {m["place"]} is {m["label_x"]} in {names[0]} and {m["label_y"]} in {names[1]}{more}: '
-                     'test both models with the same labels')
+    raise ValueError(f'the labels disagree: {m["place"]} is {m["label_x"]} in {names[0]} and {m["label_y"]} in '
+                     f'{names[1]}{more}: test both models with the same labels')
 
+# %% ../nbs/34_compare.ipynb #217f7a9e
 def compare_predictions(
     a:pd.DataFrame, # Predictions of the first model, one row a photo; the test rows
     b:pd.DataFrame, # Predictions of the second, of the same photos, wherever they lie
     names:tuple=('first', 'second') # What to call the two
-)->Comparison: # With accuracies, difference and p-value, shown as a table
+) -> Comparison: # With accuracies, difference and p-value, shown as a table
     "Compare two models on the photos that both were tested on"
     a,b,notes,by_name = _matched(_tested(a, names[0]), _tested(b, names[1]))
     if by_name: _check_places(a, b, names)
@@ -212,17 +234,21 @@ def _read_parts(file):
     raw = read_text_csv(file)
     return splits.assign(sha256=raw['sha256'].to_numpy() if 'sha256' in raw else '')
 
+# %% ../nbs/34_compare.ipynb #0dfd51ab
 def _read_run(run):
     "Name, tested photos, all photos, and config of a run folder"
     run = Path(run)
     for f in ('predictions.csv', 'splits.csv', 'config.json'):
-        if not (run/f).is_file(): raise FileNotFoundError(f'{run} has no {f}: give a folder that `garbage-fastai train` made')
+        if not (run/f).is_file():
+            raise FileNotFoundError(f'{run} has no {f}: give a folder that `garbage-fastai train` made')
     config, parts, preds = read_json(run/'config.json'), _read_parts(run/'splits.csv'), read_predictions(run/'predictions.csv')
     if 'split' not in preds or not (preds['split'] == 'test').any():
         raise ValueError(f'{run} tested no photos: train with a test part, such as --split 50/25/25')
     preds = preds[preds['split'] == 'test']
     strange = sorted(set(preds['path']) - set(parts['path']))
-    if strange: raise ValueError(f'{run}: {strange[0]} is in predictions.csv and not in splits.csv; run the training again')
+    if strange:
+        raise ValueError(f'{run}: {strange[0]} is in predictions.csv and not in splits.csv; run the training '
+                         'again')
     name = run.resolve().name
     return name, _tested(preds, name), parts, config
 
@@ -241,7 +267,9 @@ def _fair(tested, learned, name):
     k = tested.index[twice].nunique()
     return tested[~twice], [_left_out(k, f'of {name} in its test part as well as in train or valid')] if k else []
 
-_NO_RECIPE = set('data split device classes precision precision_used split_hash photos bad_files versions started lr_found seconds'.split())
+# %% ../nbs/34_compare.ipynb #8dcb48ce
+_NO_RECIPE = set('data split device classes precision precision_used split_hash photos bad_files versions '
+                 'started lr_found seconds'.split())
 
 def _recipes_differ(c1, c2):
     differ = [f'{k} {c1[k]} and {c2[k]}' for k in c1 if k in c2 and k not in _NO_RECIPE and c1[k] != c2[k]]
@@ -251,7 +279,7 @@ def _recipes_differ(c1, c2):
 def compare_runs(
     run1:str|Path, # Folder of a run of `garbage-fastai train`
     run2:str|Path # Folder of another
-)->Comparison: # Of the photos that were test photos in both
+) -> Comparison: # Of the photos that were test photos in both
     "Compare two runs on the photos that both were tested on"
     labels, tested, parts, configs = zip(*(_read_run(o) for o in (run1, run2)))
     names = labels if labels[0] != labels[1] else (str(run1), str(run2))
@@ -262,9 +290,12 @@ def compare_runs(
         tested[i],said = _fair(tested[i], learned[i], names[i])
         notes += said
         k = len(set(tested[i].index) & learned[1-i])
-        if k: notes.append(f'{k} test photo{"s" if k > 1 else ""} of {names[i]} {"were" if k > 1 else "was"} in the train or valid part of {names[1-i]}: left out')
+        if k:
+            notes.append(f'{k} test photo{"s" if k > 1 else ""} of {names[i]} {"were" if k > 1 else "was"} in '
+                         f'the train or valid part of {names[1-i]}: left out')
     mend = f'train again with the split of the first, --split {Path(run1)/"splits.csv"}'
-    if not set(ids[0].values()) & set(ids[1].values()): mend = 'no photo of the one is in the other, so train both on the same photos'
+    if not set(ids[0].values()) & set(ids[1].values()):
+        mend = 'no photo of the one is in the other, so train both on the same photos'
     res = _compare(*tested, names, notes, mend, strict=False)
     res.notes += by_name + _recipes_differ(*configs)
     return res
@@ -272,9 +303,10 @@ def compare_runs(
 # %% ../nbs/34_compare.ipynb #98dbcf9a
 def mean_sd(
     metrics:pd.DataFrame # One row a run, as from `read_metrics`
-)->pd.DataFrame: # Rows accuracy and macro_f1; columns mean, sd (NaN for one run) and n (runs)
+) -> pd.DataFrame: # Rows accuracy and macro_f1; columns mean, sd (NaN for one run) and n (runs)
     "Mean and standard deviation of several runs"
     if 'split' in metrics and metrics['split'].nunique() > 1:
-        raise ValueError('some of the runs were judged on valid and others on test photos: give runs of one kind')
+        raise ValueError('some of the runs were judged on valid and others on test photos: give runs of one '
+                         'kind')
     m = metrics[['accuracy', 'macro_f1']].astype(float)
     return pd.DataFrame(dict(mean=m.mean(), sd=m.std(), n=m.count()))

@@ -17,12 +17,15 @@ from .core import import_extra
 # %% ../nbs/24_distributed.ipynb #766031c9
 def init_processes():
     "Join the processes that a launcher started, if it did"
-    cpu = os.environ.get('ACCELERATE_USE_CPU', '').lower() in ('1','true','yes')
-    if cpu and 'WORLD_SIZE' not in os.environ and 'MASTER_ADDR' in os.environ:
-        raise ValueError("accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun --standalone --nproc-per-node 2 -m garbage_fastai.cli")
-    if num_distrib()<2: return
+    env = os.environ
+    cpu = env.get('ACCELERATE_USE_CPU', '').lower() in ('1','true','yes')
+    if cpu and 'WORLD_SIZE' not in env and 'MASTER_ADDR' in env:
+        raise ValueError("accelerate launch --cpu starts one process, whatever --num_processes says: "
+                         "use torchrun --standalone --nproc-per-node 2 -m garbage_fastai.cli")
+    if num_distrib() < 2: return
     if cpu: default_device(False)
-    import_extra('accelerate', 'distributed').PartialState(cpu=default_device().type=='cpu', timeout=timedelta(hours=6))
+    accelerate = import_extra('accelerate', 'distributed')
+    accelerate.PartialState(cpu=default_device().type == 'cpu', timeout=timedelta(hours=6))
 
 # %% ../nbs/24_distributed.ipynb #5f5988ae
 @contextmanager
@@ -32,11 +35,12 @@ def single_process():
     try: yield
     finally: os.environ.update(kept)
 
+# %% ../nbs/24_distributed.ipynb #27ca1f8f
 def broadcast_object(
-    obj # What rank 0 has; of the other ranks, anything
+    obj # What rank 0 has; in other ranks, anything
 ): # What rank 0 has
-    "Send `obj` from rank 0 to all; alone, it comes back as it is"
-    if num_distrib()<2: return obj
+    "Send `obj` from rank 0 to all"
+    if num_distrib() < 2: return obj
     res = [obj]
     torch.distributed.broadcast_object_list(res)
     return res[0]
@@ -45,7 +49,7 @@ def broadcast_object(
 def shared_loader(
     dl:TfmdDL # The loader of a single process
 ) -> TfmdDL: # A `DistributedDL`
-    "Deal each batch of `dl` out to the processes"
+    "Divide each batch of `dl` among the processes"
     from fastai.distributed import DistributedDL
     class SharedDL(DistributedDL):
         rng = property(lambda self: self.dl.rng)  # for `Checkpoint`
@@ -53,7 +57,10 @@ def shared_loader(
             t = LongTensor(t).to(self.device)
             torch.distributed.broadcast(t, rank)
             return t.cpu().tolist()
-        def __len__(self): return self.dl.n//(self.bs*self.world_size) if self.drop_last else super().__len__()
+
+        def __len__(self):
+            return self.dl.n//(self.bs*self.world_size) if self.drop_last else super().__len__()
+
         def get_idxs(self):
             if not self.drop_last: return super().get_idxs()
             idxs,step = self._broadcast(list(self.dl.get_idxs()), 0),self.bs*self.world_size
@@ -62,14 +69,17 @@ def shared_loader(
     return SharedDL(dl, device=dl.device)
 
 # %% ../nbs/24_distributed.ipynb #26073ad5
-_LOST = "another process of this training ended, or all were told to: what it printed says why; train --resume goes on, with as many processes as you like"
+_LOST = ("another process of this training ended, or all were told to: what it printed says why; "
+         "train --resume goes on, with as many processes as you like")
 
 @contextmanager
 def distributed_fit(
     learn:Learner # The same in each process, but for the weights, which are those of rank 0
 ):
-    "Within this context `learn.fit` is done by all processes together; alone, nothing changes"
-    if num_distrib()<2: yield; return
+    "Within this context `learn.fit` is done by all processes together; with one process, nothing changes"
+    if num_distrib() < 2:
+        yield
+        return
     import_extra('accelerate', 'distributed')
     import fastai.distributed
     from accelerate.state import AcceleratorState
@@ -79,13 +89,15 @@ def distributed_fit(
         told = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that there is time for the one line
         raise ConnectionError(_LOST)
-    loaders,learn.dls.loaders = learn.dls.loaders,[shared_loader(dl) for dl in learn.dls.loaders]
+    loaders = learn.dls.loaders
+    learn.dls.loaders = [shared_loader(dl) for dl in loaders]
     if rank_distrib(): set_seed((torch.initial_seed()+rank_distrib()) % 2**32)
     before = signal.signal(signal.SIGTERM, lost)
     try:
-        with learn.distrib_ctx(sync_bn=False, cpu=learn.dls.device.type=='cpu', mixed_precision='no'): yield
-    except Exception as e:
-        if told or isinstance(e, (ConnectionError, torch.distributed.DistError)) or 'gloo' in str(e): lost()  # fastai writes the callback's name in front
+        on_cpu = learn.dls.device.type == 'cpu'
+        with learn.distrib_ctx(sync_bn=False, cpu=on_cpu, mixed_precision='no'): yield
+    except Exception as e:  # fastai writes the callback's name in front of the message
+        if told or isinstance(e, (ConnectionError, torch.distributed.DistError)) or 'gloo' in str(e): lost()
         raise
     signal.signal(signal.SIGTERM, before)
     learn.dls.loaders = loaders

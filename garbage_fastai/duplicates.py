@@ -28,10 +28,11 @@ def _alike_blocks(hashes, bits):
     step = max(1, 2**20//max(len(h), 1))
     for start in range(0, len(h), step):
         n = np.bitwise_count(h[start:start+step,None] ^ h[None,start:])
-        i,j = np.nonzero(n<=bits)
-        i,j = i[i<j],j[i<j]
+        i,j = np.nonzero(n <= bits)
+        i,j = i[i < j],j[i < j]
         yield at[i+start],at[j+start],n[i,j]
 
+# %% ../nbs/19_duplicates.ipynb #e616e480
 def alike_hashes(
     hashes:list, # 64-bit hashes as 16 hexadecimal digits, as in the column `dhash`; '' takes no part
     bits:int=12 # Greatest number of bits in which a pair may differ
@@ -78,8 +79,9 @@ def _best_shift(x, ref, around, reach):
     "The shift of `x`, near `around`, with which most pixels agree with `ref`; the smallest, where several do"
     steps = sorted(itertools.product(range(-reach, reach+1), repeat=2), key=lambda s: (abs(s[0])+abs(s[1]), s))
     shifts = [(around[0]+down, around[1]+right) for down,right in steps]
-    return max(shifts, key=lambda shift: (np.abs(_shift(x, *shift)-ref)<8).sum())
+    return max(shifts, key=lambda shift: (np.abs(_shift(x, *shift)-ref) < 8).sum())
 
+# %% ../nbs/19_duplicates.ipynb #5246aa06
 def _align(x, ref):
     "`x` in the light and at the place of `ref`, and by how much it was moved"
     grey,grey_ref = _match_light(x, ref).mean(-1),ref.mean(-1)
@@ -94,7 +96,7 @@ def _range(x, raw, shift=(0,0)):
     beside = [x] + [(x+o)/2 for o in (p[:-2,1:-1], p[2:,1:-1], p[1:-1,:-2], p[1:-1,2:])]
     low,high = np.minimum.reduce(beside),np.maximum.reduce(beside)
     outside = ~_inside(shift)[...,None]
-    low,high = np.where((raw<=4) | outside, 0, low),np.where((raw>=251) | outside, 255, high)
+    low,high = np.where((raw <= 4) | outside, 0, low),np.where((raw >= 251) | outside, 255, high)
     return tuple(np.clip(np.round(o), 0, 255).astype(np.uint8) for o in (low,high))
 
 def _inside(shift):
@@ -103,6 +105,7 @@ def _inside(shift):
     res[max(0,down):h+min(0,down), max(0,right):w+min(0,right)] = True
     return res
 
+# %% ../nbs/19_duplicates.ipynb #7dc55a50
 def _gap(low, high, low2, high2):
     "By how much the ranges of two photos miss each other, for each pixel and channel; uint8"
     return np.maximum(np.maximum(low, high2)-high2, np.maximum(low2, high)-high)
@@ -112,7 +115,7 @@ def _places(shifts, least=.2):
     "The share of the photos that share their shift, up to a pixel, with many others, and the rows of the most common one"
     left,first,n = np.arange(len(shifts)),np.zeros(0, int),0
     while len(left):
-        near = np.abs(shifts[left][:,None]-shifts[left][None]).max(-1)<=1
+        near = np.abs(shifts[left][:,None]-shifts[left][None]).max(-1) <= 1
         here = near[near.sum(1).argmax()]
         if here.sum() < least*len(shifts): break
         if not n: first = left[here]
@@ -138,7 +141,7 @@ class _View:
         inside = _inside(shift)
         noise = 1.4826*np.median(np.abs(x-self.ref)[inside])
         ranges = _range(x, _shift(thumb, *shift), shift)
-        other = (_gap(*ranges, *self.range)>24).any(-1)[inside].mean()
+        other = (_gap(*ranges, *self.range) > 24).any(-1)[inside].mean()
         return (ranges,noise) if other < .5 else None
 
 # %% ../nbs/19_duplicates.ipynb #84e1b6fd
@@ -146,6 +149,7 @@ _SHARED = 8   # photos that make a common background
 
 def _some(rows, n): return rows[np.linspace(0, len(rows)-1, min(n, len(rows))).astype(int)]
 
+# %% ../nbs/19_duplicates.ipynb #037504b5
 def _place_all(thumbs, a, b):
     "For each photo the number of its view, -1 for none, and how it lies there; `a` and `b` are pairs that look alike"
     n,k = len(thumbs),0
@@ -155,16 +159,19 @@ def _place_all(thumbs, a, b):
         degree = np.bincount(np.concatenate([a[open_], b[open_]]), minlength=n)
         hub = degree.argmax()   # the photo that most others look like
         if degree[hub] < _SHARED-1: return view,placed
-        near = np.concatenate([[hub], b[open_ & (a==hub)], a[open_ & (b==hub)]])
+        near = np.concatenate([[hub], b[open_ & (a == hub)], a[open_ & (b == hub)]])
         found = _fitting(thumbs, near, np.flatnonzero(left))
         for i,p in found.items(): view[i],placed[i] = k,p
         left[list(found) or near] = False
         k += bool(found)
 
+# %% ../nbs/19_duplicates.ipynb #c37f8fc4
 def _fitting(thumbs, near, rows):
     "Which of `rows` lie on the common background of `near`, and how; none, if they have none in common"
     some = _View(thumbs[_some(near, 32)])
-    if not some.still or sum(some.place(thumbs[i]) is not None for i in _some(near, 16)) <= 8*min(1, len(near)/16): return {}
+    if not some.still or sum(some.place(thumbs[i]) is not None
+                             for i in _some(near, 16)) <= 8*min(1, len(near)/16):
+        return {}
     found = {i:p for i in rows if (p := some.place(thumbs[i])) is not None}
     return found if len(found) >= _SHARED else {}
 
@@ -180,21 +187,24 @@ def drop_background_pairs(
     a,b = at[:len(a)],at[len(a):]
     view,placed = _place_all(_thumbnails([paths[i] for i in rows]), a, b)
     keep = np.ones(len(pairs), bool)
-    for i in np.flatnonzero((view[a]>=0) & (view[a]==view[b])): keep[i] = _nothing_differs(placed[a[i]], placed[b[i]])
+    for i in np.flatnonzero((view[a] >= 0) & (view[a] == view[b])):
+        keep[i] = _nothing_differs(placed[a[i]], placed[b[i]])
     return pairs[keep]
 
+# %% ../nbs/19_duplicates.ipynb #e8d4dc50
 def _nothing_differs(one, other):
     (range1,noise1),(range2,noise2) = one,other
     return _gap(*range1, *range2).max() <= max(16, 8*noise1, 8*noise2)
 
 # %% ../nbs/19_duplicates.ipynb #93fe7151
-def _readable(table): return table[(table['sha256']!='') & (table['ok'].astype(bool) if 'ok' in table else True)]
+def _readable(table):
+    return table[(table['sha256'] != '') & (table['ok'].astype(bool) if 'ok' in table else True)]
 
 def _exact_pairs(t):
     "Each copy with the first of its kind; `t` has the column `row`"
     first = t.groupby('sha256', sort=False)['row'].transform('first')
     pairs = pd.DataFrame(dict(a=first, b=t['row'], kind='exact', bits=0, cosine=1.))
-    return pairs[first!=t['row']]
+    return pairs[first != t['row']]
 
 # %% ../nbs/19_duplicates.ipynb #4ef06b91
 _CLOSE = 5e-6   # processors differ by a tenth of this
@@ -213,6 +223,7 @@ def _alike_pairs(hashes, paths, bits, cosine, embed):
     pairs = pd.DataFrame(np.concatenate(found), columns=['a','b','bits','cosine'])
     return pairs.astype(dict(a=int, b=int, bits=int))
 
+# %% ../nbs/19_duplicates.ipynb #bcf85dfa
 def _settle(pairs, paths, cosine, embed):
     "Decide about likenesses next to the threshold by `embed`, which is exact"
     close = (pairs['cosine']-cosine).abs() <= _CLOSE
@@ -221,7 +232,7 @@ def _settle(pairs, paths, cosine, embed):
         f = embed([paths[i] for i in rows])
         a,b = at.reshape(-1, 2).T
         pairs.loc[close,'cosine'] = np.einsum('ij,ij->i', f[a], f[b])
-    return pairs[pairs['cosine']>=cosine]
+    return pairs[pairs['cosine'] >= cosine]
 
 # %% ../nbs/19_duplicates.ipynb #b60a7c1e
 KINDS = 'near','exact'
@@ -236,20 +247,23 @@ def find_duplicates(
 ) -> pd.DataFrame: # One row a pair: `a` and `b` (row numbers of the table, from 0), `kind` (exact or near), `bits`, `cosine`
     "Pairs of photos that are the same, byte for byte or nearly"
     if kind not in KINDS: raise ValueError(f"kind='{kind}' is not known; choose one of {', '.join(KINDS)}")
-    needs = ('path','sha256','dhash') if kind=='near' else ('sha256',)
+    needs = ('path','sha256','dhash') if kind == 'near' else ('sha256',)
     if missing := [c for c in needs if c not in table]:
-        raise ValueError(f"to find duplicates the table needs the columns {', '.join(missing)}, as scan_images makes them")
+        raise ValueError(f"to find duplicates the table needs the columns {', '.join(missing)}, as scan_images "
+                         "makes them")
     t = _readable(tidy_table(table).assign(row=np.arange(len(table))))
     exact = _exact_pairs(t)
-    if kind=='exact': return exact.reset_index(drop=True)
+    if kind == 'exact': return exact.reset_index(drop=True)
     t = t[~t['row'].isin(exact['b'])]
     paths,hashes = t['path'].astype(str).tolist(),t['dhash'].tolist()
-    near = _alike_pairs(hashes, paths, bits, cosine, embed or (lambda paths: embed_images(paths, size=160, progress=progress)))
+    near = _alike_pairs(hashes, paths, bits, cosine,
+                        embed or (lambda paths: embed_images(paths, size=160, progress=progress)))
     near = _settle(near, paths, cosine, embed or (lambda paths: embed_exactly(paths, size=160)))
     near = drop_background_pairs(paths, near)
     rows = t['row'].to_numpy()
     near = near.assign(a=rows[near['a']], b=rows[near['b']], kind='near')[list(exact)]
-    return pd.concat([exact, near]).sort_values(['cosine','a','b'], ascending=[False,True,True], ignore_index=True)
+    return pd.concat([exact, near]).sort_values(['cosine','a','b'], ascending=[False,True,True],
+                                                ignore_index=True)
 
 # %% ../nbs/19_duplicates.ipynb #ec319345
 def group_duplicates(
@@ -261,9 +275,10 @@ def group_duplicates(
     table = tidy_table(table)
     if pairs is None: pairs = find_duplicates(table, **kwargs)
     i,j = pairs['a'].to_numpy(int),pairs['b'].to_numpy(int)
-    part = pd.Series(connected_components(coo_matrix((np.ones(len(i)), (i,j)), (len(table),)*2), directed=False)[1])
+    part = pd.Series(connected_components(coo_matrix((np.ones(len(i)), (i,j)), (len(table),)*2),
+                                          directed=False)[1])
     code = pd.factorize(part.where(part.duplicated(keep=False)))[0]
-    return table.assign(group=[str(c+1) if c>=0 else '' for c in code])
+    return table.assign(group=[str(c+1) if c >= 0 else '' for c in code])
 
 # %% ../nbs/19_duplicates.ipynb #9a3df017
 def _copies_only(table, inside):
@@ -277,7 +292,8 @@ def _group_counts(table):
     "Photos and groups of each class; a photo without a group is one of its own"
     used = _readable(table) if 'sha256' in table else table
     alone = [f'photo {i}' for i in range(len(used))]
-    return used['group'].where(used['group']!='', alone).groupby(used['label'].to_numpy()).agg(['size','nunique'])
+    return used['group'].where(used['group'] != '',
+                               alone).groupby(used['label'].to_numpy()).agg(['size','nunique'])
 
 # %% ../nbs/19_duplicates.ipynb #d7704ec2
 def release_groups(
@@ -286,13 +302,14 @@ def release_groups(
 ) -> pd.DataFrame: # A copy; photos of classes with fewer groups are in none, except with copies of the same file
     "Take apart the groups of a class whose photos are nearly all the same, and say so"
     had = _group_counts(table)
-    inside = table['label'].isin(had.index[had['nunique']<parts]).to_numpy()
+    inside = table['label'].isin(had.index[had['nunique'] < parts]).to_numpy()
     res = table.assign(group=np.where(inside, _copies_only(table, inside), table['group']))
-    freed = [c for c,n in _group_counts(res)['nunique'].items() if n>=parts>had['nunique'][c]]
+    freed = [c for c,n in _group_counts(res)['nunique'].items() if n >= parts > had['nunique'][c]]
     for c in freed:
         size,groups = had.loc[c]
-        warn(f"class '{c}': its {size} photos are nearly the same ({groups} group{'s' if groups>1 else ''}), so they are dealt one by one: "
-             'its figures tell how well scenes are known that were learned from', GarbageWarning, stacklevel=2)
+        warn(f"class '{c}': its {size} photos are nearly the same ({groups} group{'s' if groups>1 else ''}), "
+             "so they are dealt one by one: its figures tell how well scenes are known that were "
+             "learned from", GarbageWarning, stacklevel=2)
     return table.assign(group=np.where(table['label'].isin(freed), res['group'], table['group']))
 
 # %% ../nbs/19_duplicates.ipynb #0fa6c15a
@@ -302,15 +319,15 @@ def conflicting_labels(
     "Byte-identical photos that contradict each other"
     t = _readable(table)
     n = t.groupby('sha256')['label'].transform('nunique')
-    return t[n>1].sort_values(['sha256','path'], kind='stable')
+    return t[n > 1].sort_values(['sha256','path'], kind='stable')
 
 # %% ../nbs/19_duplicates.ipynb #af5cd521
 def find_leaks(
     table:pd.DataFrame # With `path`, `label`, `split` and `group`
 ) -> pd.DataFrame: # One row a leaked photo: path, label, split, and `twin`, a photo of its group in train
     "The valid and test photos that have a duplicate in train"
-    t = table[table['group'].fillna('').astype(str)!='']
-    twin = t[t['split']=='train'].groupby('group')['path'].first()
+    t = table[table['group'].fillna('').astype(str) != '']
+    twin = t[t['split'] == 'train'].groupby('group')['path'].first()
     leaked = t[t['split'].isin(['valid','test']) & t['group'].isin(twin.index)]
     return leaked[['path','label','split']].assign(twin=leaked['group'].map(twin)).reset_index(drop=True)
 
@@ -322,7 +339,7 @@ def plot_groups(
     ncols:int=4 # Groups side by side
 ):
     "Show groups of duplicates, two photos of each"
-    groups = table[table['group']!=''].groupby('group', sort=False)['path'].apply(list)
+    groups = table[table['group'] != ''].groupby('group', sort=False)['path'].apply(list)
     groups = groups.sample(min(n, len(groups)), random_state=seed) if seed is not None else groups.head(n)
     nrows = max(1, -(-len(groups)//ncols))
     fig,axs = plt.subplots(nrows, ncols, figsize=(3.6*ncols, 1.75*nrows), squeeze=False, layout='constrained')
@@ -330,4 +347,4 @@ def plot_groups(
     for ax,(g,paths) in zip(axs.flat, groups.items()):
         a,b = (open_image(p).resize((240,180)) for p in paths[:2])
         ax.imshow(np.hstack([np.asarray(a), np.full((180,6,3), 255, np.uint8), np.asarray(b)]))
-        ax.set_title(' = '.join(Path(p).stem[:18] for p in paths[:2]) + (f' +{len(paths)-2}' if len(paths)>2 else ''), fontsize=9, parse_math=False)
+        ax.set_title(' = '.join(Path(p).stem[:18] for p in paths[:2]) + (f' +{len(paths)-2}' if len(paths) > 2 else ''), fontsize=9, parse_math=False)

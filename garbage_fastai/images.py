@@ -14,7 +14,9 @@ import numpy as np, pandas as pd
 from PIL import Image, ImageFile, ImageOps
 
 # %% ../nbs/11_images.ipynb #d4b0267f
-if pd.options.mode.string_storage=='auto': pd.options.mode.string_storage = 'python'  # pyarrow's text, pandas' choice where that is installed, takes no file name that is not UTF-8
+if pd.options.mode.string_storage == 'auto':
+    # pyarrow's text, pandas' choice where that is installed, takes no file name that is not UTF-8
+    pd.options.mode.string_storage = 'python'
 
 # %% ../nbs/11_images.ipynb #dccc520f
 class ImageProblem(ValueError):
@@ -36,43 +38,58 @@ MAX_BYTES = 2**31        # Size of a file above which it is refused unread
 _TRUNCATED = 'truncated: the file ends early; copy it again'
 
 # %% ../nbs/11_images.ipynb #21823ac4
-_READERS = dict(JPEG='PIL.JpegImagePlugin.JpegImageFile', PNG='PIL.PngImagePlugin.PngImageFile', GIF='PIL.GifImagePlugin.GifImageFile',
-    BMP='PIL.BmpImagePlugin.BmpImageFile', TIFF='PIL.TiffImagePlugin.TiffImageFile', WEBP='PIL.WebPImagePlugin.WebPImageFile',
-    JPEG2000='PIL.Jpeg2KImagePlugin.Jpeg2KImageFile', PPM='PIL.PpmImagePlugin.PpmImageFile', QOI='PIL.QoiImagePlugin.QoiImageFile',
+_READERS = dict(JPEG='PIL.JpegImagePlugin.JpegImageFile', PNG='PIL.PngImagePlugin.PngImageFile',
+                GIF='PIL.GifImagePlugin.GifImageFile',
+    BMP='PIL.BmpImagePlugin.BmpImageFile', TIFF='PIL.TiffImagePlugin.TiffImageFile',
+    WEBP='PIL.WebPImagePlugin.WebPImageFile',
+    JPEG2000='PIL.Jpeg2KImagePlugin.Jpeg2KImageFile', PPM='PIL.PpmImagePlugin.PpmImageFile',
+    QOI='PIL.QoiImagePlugin.QoiImageFile',
     AVIF='PIL.AvifImagePlugin.AvifImageFile', HEIF='pillow_heif.as_plugin.HeifImageFile')
-_MAGIC = ((b'\xff\xd8\xff','JPEG'), (b'\x89PNG\r\n\x1a\n','PNG'), (b'GIF87a','GIF'), (b'GIF89a','GIF'), (b'qoif','QOI'),
+_MAGIC = ((b'\xff\xd8\xff','JPEG'), (b'\x89PNG\r\n\x1a\n','PNG'), (b'GIF87a','GIF'), (b'GIF89a','GIF'),
+          (b'qoif','QOI'),
     (b'II*\0','TIFF'), (b'MM\0*','TIFF'), (b'II+\0','TIFF'), (b'MM\0+','TIFF'),
     (b'\0\0\0\x0cjP  ','JPEG2000'), (b'\xff\x4f\xff\x51','JPEG2000'))
 _RAW = 'camera RAW file: export it as JPEG or PNG'
 _ARCHIVE = 'not an image (archive): unpack it'
+
+# %% ../nbs/11_images.ipynb #20042ee0
 _VIDEO = 'not an image (video): save frames of it as JPEG'
-_OTHERS = ((b'%PDF', 'not an image (PDF document): save its pictures as JPEG or PNG'), (b'PK\3\4', 'not an image (ZIP archive): unpack it'),
+_OTHERS = ((b'%PDF', 'not an image (PDF document): save its pictures as JPEG or PNG'),
+           (b'PK\3\4', 'not an image (ZIP archive): unpack it'),
     (b'Rar!', _ARCHIVE), (b"7z\xbc\xaf'", _ARCHIVE), (b'\x1f\x8b', _ARCHIVE),
     (b'\x1aE\xdf\xa3', _VIDEO), (b'\0\0\1\xba', _VIDEO),
     (b'8BPS', 'Photoshop file: export it as PNG or JPEG'), (b'\0\0\1\0', 'icon (ICO): save it as PNG'),
-    (b'%!PS', 'PostScript drawing: export it as PNG'), (b'\x93NUMPY', 'not an image (NumPy array): save it as PNG'),
+    (b'%!PS', 'PostScript drawing: export it as PNG'), (b'\x93NUMPY', 'not an image (NumPy array): save it as '
+                                                                      'PNG'),
     (b'version https://git-lfs', 'Git LFS pointer, not the picture itself: run git lfs pull'),
     (b'FUJIFILMCCD-RAW', _RAW), (b'IIRO', _RAW), (b'IIRS', _RAW), (b'IIU\0', _RAW))
 
 # %% ../nbs/11_images.ipynb #5a94b4d4
 def _is_text(head):
     if head[:2] in (b'\xff\xfe', b'\xfe\xff'): return True # UTF-16
-    try: text = codecs.getincrementaldecoder('utf-8-sig')().decode(head) # A letter may be cut by the end of `head`
+    try:
+        # A letter may be cut by the end of `head`
+        text = codecs.getincrementaldecoder('utf-8-sig')().decode(head)
     except UnicodeDecodeError: return False
     return all(c.isprintable() or c.isspace() for c in text)
 
-def picture_format(head):
+# %% ../nbs/11_images.ipynb #e169469e
+def picture_format(
+    head:bytes # The first bytes of a file, `HEAD_BYTES` or fewer
+) -> str: # Such as 'JPEG'
     "The format that the first bytes of a file show; what is not a picture to read is named by an `ImageProblem`"
     if head[:4] == b'II*\0' and head[8:10] == b'CR': raise ImageProblem(_RAW)
     for magic,fmt in _MAGIC:
         if head.startswith(magic): return fmt
     if head[:2] == b'BM' and 12 <= int.from_bytes(head[14:18], 'little') <= 200: return 'BMP'
     if head[:4] == b'RIFF' and head[8:12] == b'WEBP': return 'WEBP'
-    if head[:1] == b'P' and head[1:2] in b'123456fy' and head[2:3].isspace() and head[3:4] in b'#0123456789 ': return 'PPM'
+    if head[:1] == b'P' and head[1:2] in b'123456fy' and head[2:3].isspace() and head[3:4] in b'#0123456789 ':
+        return 'PPM'
     if head[4:8] == b'ftyp':
         brands = head[8:max(16, int.from_bytes(head[:4], 'big'))]
         if b'avif' in brands or b'avis' in brands: return 'AVIF'
-        if any(o in brands for o in (b'mif1', b'msf1', b'heic', b'heix', b'hevc', b'heim', b'heis', b'hevx')): return 'HEIF'
+        if any(o in brands for o in (b'mif1', b'msf1', b'heic', b'heix', b'hevc', b'heim', b'heis', b'hevx')):
+            return 'HEIF'
         raise ImageProblem(_RAW if b'crx ' in brands else _VIDEO)
     for magic,reason in _OTHERS:
         if head.startswith(magic): raise ImageProblem(reason)
@@ -83,20 +100,26 @@ def picture_format(head):
         text = head.lower()
         if b'<svg' in text: raise ImageProblem('SVG is a drawing, not a photo: export it as PNG')
         if b'<html' in text or b'<!doctype html' in text:
-            raise ImageProblem('not an image (web page): download the picture itself, not the page that shows it')
+            raise ImageProblem('not an image (web page): download the picture itself, not the page that shows '
+                               'it')
         raise ImageProblem('not an image (text): rename or remove it')
-    raise ImageProblem('not an image: it begins as no picture format that is read here; save it as JPEG or PNG elsewhere')
+    raise ImageProblem('not an image: it begins as no picture format that is read here; save it as JPEG or PNG '
+                       'elsewhere')
 
 # %% ../nbs/11_images.ipynb #7eb0c050
 HEAD_BYTES = 512 # Bytes that tell what a file is
 
-def file_size(path):
-    "Size of the plain file at `path` in bytes; an `ImageProblem` names what stands there instead"
+def file_size(
+    path:str|os.PathLike # A file
+) -> int: # Bytes
+    "Size of a plain file; an `ImageProblem` names what stands there instead"
     try: st = os.stat(path)
     except FileNotFoundError:
-        if os.path.islink(path): raise ImageProblem(f'broken link: it points to {os.readlink(path)}, which does not exist')
+        if os.path.islink(path):
+            raise ImageProblem(f'broken link: it points to {os.readlink(path)}, which does not exist')
         raise ImageProblem('no such file')
-    except PermissionError: raise ImageProblem('no permission to read its folder: ask its owner, or change its rights')
+    except PermissionError:
+        raise ImageProblem('no permission to read its folder: ask its owner, or change its rights')
     except (OSError, ValueError) as e:
         if os.path.islink(path): raise ImageProblem('broken link: it leads back to itself')
         raise ImageProblem(f'cannot be found ({getattr(e, "strerror", None) or e})')
@@ -105,14 +128,19 @@ def file_size(path):
     if not stat.S_ISREG(st.st_mode): raise ImageProblem('is a device, not a file')
     return st.st_size
 
-def read_picture(path):
-    "All bytes of the picture file at `path`"
+# %% ../nbs/11_images.ipynb #4be79f83
+def read_picture(
+    path:str|os.PathLike # A picture file
+) -> bytes:
+    "All bytes of a picture file; what is none is told by its first bytes, before the rest is read"
     size = file_size(path)
     try:
         with open(path, 'rb') as f:
             head = f.read(HEAD_BYTES)
             picture_format(head)
-            if size > MAX_BYTES: raise ImageProblem(f'too big: {size/2**30:.1f} GB, the limit is {MAX_BYTES>>30} GB; save it smaller')
+            if size > MAX_BYTES:
+                raise ImageProblem(f'too big: {size/2**30:.1f} GB, the limit is {MAX_BYTES>>30} GB; save it '
+                                   'smaller')
             return head + f.read(MAX_BYTES)
     except PermissionError: raise ImageProblem('no permission to read: ask its owner, or change its rights')
     except OSError as e: raise ImageProblem(f'the disk could not read it ({e.strerror or e}); copy it again')
@@ -122,7 +150,8 @@ def _cut_short(data, fmt):
     "Whether the file ends before its own structure does"
     n,i = len(data),2
     def u32(i, order='little'): return int.from_bytes(data[i:i+4], order)
-    if fmt == 'JPEG': # From segment to segment (a thumbnail in one of them has end marks too) to the scan, then to its end
+    # From segment to segment (a thumbnail in one of them has end marks too) to the scan, then to its end
+    if fmt == 'JPEG':
         while i < n:
             if data[i] != 0xff: return False # Not as it should be, but not for us to judge
             if i+1 < n and data[i+1] == 0xda: return data.find(b'\xff\xd9', i) < 0
@@ -144,12 +173,15 @@ def _cut_short(data, fmt):
         return i > n or i < n
     return False
 
+# %% ../nbs/11_images.ipynb #d5bec1bc
 def _why(e, data, fmt):
     "The reason for a person from the exception `e` that decoding raised"
     if isinstance(e, MemoryError): return 'not enough memory to decode it: save it smaller'
     if isinstance(e, Image.DecompressionBombError): return 'too many pixels: save it smaller'
-    if isinstance(e, ImportError): return f'{fmt} cannot be read by this installation ({e}): pip install -U pillow pillow-heif'
-    text = ''.join(c if c.isprintable() else ' ' for c in ' '.join(str(e).split()))[:100].strip() or type(e).__name__
+    if isinstance(e, ImportError):
+        return f'{fmt} cannot be read by this installation ({e}): pip install -U pillow pillow-heif'
+    text = ''.join(c if c.isprintable() else ' '
+                   for c in ' '.join(str(e).split()))[:100].strip() or type(e).__name__
     short = _cut_short(data, fmt) or isinstance(e, EOFError) or 'truncated' in text.lower() or 'not enough image data' in text
     if short: return _TRUNCATED
     return f'damaged, or an unusual kind of {fmt} ({text}): copy it again, or save it as PNG'
@@ -169,12 +201,15 @@ class _Switches:
             if not self.inside: ImageFile.LOAD_TRUNCATED_IMAGES,Image.MAX_IMAGE_PIXELS = self.were
 
 _switches = _Switches()
+
+# %% ../nbs/11_images.ipynb #aeee389d
 # A lock that another thread held at a fork would stay locked in the child
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_switches.__init__)
 
 # %% ../nbs/11_images.ipynb #03e4adda
 _T = Image.Transpose
-_TURNS = {2:_T.FLIP_LEFT_RIGHT, 3:_T.ROTATE_180, 4:_T.FLIP_TOP_BOTTOM, 5:_T.TRANSPOSE, 6:_T.ROTATE_270, 7:_T.TRANSVERSE, 8:_T.ROTATE_90}
+_TURNS = {2:_T.FLIP_LEFT_RIGHT, 3:_T.ROTATE_180, 4:_T.FLIP_TOP_BOTTOM, 5:_T.TRANSPOSE, 6:_T.ROTATE_270,
+          7:_T.TRANSVERSE, 8:_T.ROTATE_90}
 
 def _orientation(im):
     "EXIF orientation of `im`, 1 where it has none that makes sense"
@@ -187,9 +222,11 @@ def _bits(im):
     "How many bits white has in a grey picture of more than 8; 0 where the file does not say"
     tags = getattr(im, 'tag_v2', {})
     if im.mode.startswith('I;16'): return tags.get(258, (16,))[0]
-    if im.mode == 'I': return 16 if im.format == 'PPM' else 15 if tags.get(258) == (16,) else 0 # 15 in a signed 16-bit TIFF
+    if im.mode == 'I':
+        return 16 if im.format == 'PPM' else 15 if tags.get(258) == (16,) else 0 # 15 in a signed 16-bit TIFF
     return 0
 
+# %% ../nbs/11_images.ipynb #e11657f0
 def _grey8(
     a,      # Array of grey values, any number type
     bits=0, # White is `2**bits-1`; 0: the values tell
@@ -217,7 +254,8 @@ def _rgb(
     clear = im.info.get('transparency')
     if im.mode in ('I', 'F') or im.mode.startswith('I;16'):
         a,tags = np.asarray(im),getattr(im, 'tag_v2', {})
-        if im.mode == 'I' and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,): a = a.view(np.uint32) # To Pillow, signed
+        if im.mode == 'I' and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,):
+            a = a.view(np.uint32) # To Pillow, signed
         g = _grey8(a, bits)
         if tags.get(262) == 0: g = 255-g # TIFF's "white is zero", which Pillow heeds for 8 bits only
         im = Image.fromarray(g)
@@ -248,8 +286,10 @@ def _ycbcr(im):
 def _check_pixels(im):
     w,h = im.size
     if w*h > MAX_PIXELS:
-        raise ImageProblem(f'too many pixels: {w}x{h}, the limit is {MAX_PIXELS//10**6} megapixels; save it smaller')
+        raise ImageProblem(f'too many pixels: {w}x{h}, the limit is {MAX_PIXELS//10**6} megapixels; save it '
+                           'smaller')
 
+# %% ../nbs/11_images.ipynb #b9aa34c4
 def _upright(
     im,         # From a reader, not loaded yet; or a loaded copy of a picture
     depth=8,    # See `_rgb`
@@ -262,7 +302,8 @@ def _upright(
     told = 1
     if im.format == 'TIFF':
         told = im.tag_v2.get(0x0112, 1)
-        if 50706 in im.tag_v2 or im.tag_v2.get(254) == 1: raise ImageProblem(_RAW) # What Pillow sees is its thumbnail
+        if 50706 in im.tag_v2 or im.tag_v2.get(254) == 1:
+            raise ImageProblem(_RAW) # What Pillow sees is its thumbnail
     if im.format == 'JPEG' and draft:
         o = _orientation(im)
         im.draft(None, tuple(draft)[::-1] if o > 4 else tuple(draft))
@@ -273,8 +314,12 @@ def _upright(
     exif = next((o for o in (turn, told, im.info.get('original_orientation')) if o in _TURNS), 1)
     return out, dict(mode=mode, width=h if turn > 4 else w, height=w if turn > 4 else h, exif=exif)
 
-def decode_image(data, draft=None):
-    "The picture in the bytes `data` as upright RGB, and a dict of what the file says about it"
+# %% ../nbs/11_images.ipynb #972038c5
+def decode_image(
+    data:bytes, # Of a picture file
+    draft:tuple|None=None # Height and width that are enough: see `open_image`
+) -> tuple: # The picture, upright and in RGB; a dict of what the file says of it
+    "Decode the bytes of a picture"
     fmt = picture_format(data[:HEAD_BYTES])
     if fmt in ('JPEG', 'PNG') and _cut_short(data, fmt): raise ImageProblem(_TRUNCATED)
     try:
@@ -296,6 +341,7 @@ def _png_depth(im):
     clear = im.info.get('transparency')
     return 16 if isinstance(clear, tuple) and max(clear) > 255 else 8
 
+# %% ../nbs/11_images.ipynb #67210279
 def _from_picture(im):
     "The `PIL.Image` `im` as upright RGB; `im` itself stays as it is"
     _check_pixels(im)
@@ -322,7 +368,8 @@ def _from_array(a):
         raise ImageProblem(f'{what}: a photo is height x width x 3, or 1, 2 or 4 channels; {mend}')
     if a.dtype.kind == 'f':
         if not (np.isfinite(a).all() and a.min() >= 0 and a.max() <= 1):
-            raise ImageProblem(f'{what}: floats must lie between 0 and 1; divide by the greatest value that is possible, or give uint8')
+            raise ImageProblem(f'{what}: floats must lie between 0 and 1; divide by the greatest value that is '
+                               'possible, or give uint8')
         a = np.rint(a*255).astype(np.uint8)
     elif a.dtype == np.uint16: a = (a >> 8).astype(np.uint8) # As of a file with 16 bits a channel
     elif a.dtype != np.uint8: raise ImageProblem(f'{what}: give uint8, uint16, or floats between 0 and 1')
@@ -331,13 +378,16 @@ def _from_array(a):
     _check_pixels(im)
     return _rgb(im)
 
+# %% ../nbs/11_images.ipynb #cb27cebd
 def _is_tensor(o): return hasattr(o, 'detach') and hasattr(o, 'permute')
 
 def _from_tensor(t):
     "The torch tensor `t`, channels first, as a picture in mode RGB"
     t = t.detach().cpu()
     if t.dim() == 3:
-        if t.shape[0] not in _LAYOUTS: raise ImageProblem(f'tensor in the shape {"x".join(map(str, t.shape))}: its channels come first, as in 3 x height x width; use permute(2, 0, 1)')
+        if t.shape[0] not in _LAYOUTS:
+            raise ImageProblem(f'tensor in the shape {"x".join(map(str, t.shape))}: its channels come first, '
+                               'as in 3 x height x width; use permute(2, 0, 1)')
         t = t.permute(1, 2, 0)
     return _from_array(np.asarray(t.float() if t.is_floating_point() else t))
 
@@ -347,19 +397,22 @@ def _bytes_of(path):
     if isinstance(path, (str, os.PathLike)): return read_picture(path)
     if isinstance(path, (bytes, bytearray, memoryview)): return bytes(path)
     if not hasattr(path, 'read'):
-        raise TypeError(f'open_image takes a path, bytes, a file open in binary mode, a PIL image, an array or a tensor, not {type(path).__name__}')
+        raise TypeError('open_image takes a path, bytes, a file open in binary mode, a PIL image, an array or '
+                        f'a tensor, not {type(path).__name__}')
     if hasattr(path, 'seekable') and path.seekable():
         with _switches.alone: # The same file may be asked for twice, by two threads
             path.seek(0)
             data = path.read(MAX_BYTES)
     else: data = path.read(MAX_BYTES)
-    if isinstance(data, str): raise TypeError("open_image takes a file open in binary mode, not in text mode: open it with 'rb'")
+    if isinstance(data, str):
+        raise TypeError("open_image takes a file open in binary mode, not in text mode: open it with 'rb'")
     return bytes(data)
 
+# %% ../nbs/11_images.ipynb #689f35a8
 def open_image(
     path,       # Path of a file; its bytes; a file open for reading in binary, such as an upload; a `PIL.Image`; an array; or a tensor
     draft=None, # (width, height) in pixels that is enough: a JPEG is decoded at 1/2, 1/4 or 1/8 size, not below it; None: in full
-)->Image.Image: # Upright, in mode RGB, with nothing of the file's notes left in it
+) -> Image.Image: # Upright, in mode RGB, with nothing of the file's notes left in it
     "The picture at `path` as a person sees it; raises `ImageProblem`"
     name = path if isinstance(path, (str, os.PathLike)) else getattr(path, 'name', '')
     try:
@@ -379,21 +432,25 @@ def _crop(img, w, h): return ImageOps.fit(img, (w,h), Image.Resampling.BILINEAR)
 
 def _pad(img, w, h):
     scale = min(w/img.width, h/img.height)
-    img = img.resize(tuple(max(1, round(o*scale)) for o in img.size), Image.Resampling.BILINEAR)  # `ImageOps.pad` fails where a strip gets thinner than a pixel
+    # `ImageOps.pad` fails where a strip gets thinner than a pixel
+    img = img.resize(tuple(max(1, round(o*scale)) for o in img.size), Image.Resampling.BILINEAR)
     bars = Image.new('RGB', (w,h))
     bars.paste(img, ((w-img.width)//2, (h-img.height)//2))
     return bars
 
 def _fastai_squish(img, w, h): return img.resize((w,h), Image.Resampling.BILINEAR)
 
+# %% ../nbs/11_images.ipynb #67a888bb
 def _fastai_crop(img, w, h):
     m = min(img.width/w, img.height/h)
     cw,ch = int(m*w),int(m*h)
     left,top = int(.5*(img.width-cw)),int(.5*(img.height-ch))
     return img.crop((left, top, left+cw, top+ch)).resize((w,h), Image.Resampling.BILINEAR)
 
-_RESIZERS = dict(squish=_squish, crop=_crop, pad=_pad) | {'fastai-squish':_fastai_squish, 'fastai-crop':_fastai_crop}
+_RESIZERS = dict(squish=_squish, crop=_crop, pad=_pad) | {'fastai-squish':_fastai_squish,
+                                                          'fastai-crop':_fastai_crop}
 
+# %% ../nbs/11_images.ipynb #e1ed75b1
 def presize_image(
     img, # What `open_image` takes: a path, bytes, a file object, a `PIL.Image`, an array or a tensor
     size:tuple, # Height and width in pixels
@@ -403,7 +460,8 @@ def presize_image(
     "Open `img` and bring it to `size`"
     h,w = size
     img = open_image(img, draft=(w,h) if draft else None)
-    if resize not in _RESIZERS: raise ValueError(f"resize='{resize}' is not known; choose one of {', '.join(_RESIZERS)}")
+    if resize not in _RESIZERS:
+        raise ValueError(f"resize='{resize}' is not known; choose one of {', '.join(_RESIZERS)}")
     return _RESIZERS[resize](img, w, h)
 
 # %% ../nbs/11_images.ipynb #78abc985

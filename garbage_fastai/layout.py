@@ -14,7 +14,8 @@ from typing import NamedTuple
 from .core import GarbageWarning
 
 # %% ../nbs/13_layout.ipynb #7aa7a719
-_part_words = dict(train='train training trn', valid='valid val validation dev', test='test testing tst holdout',
+_part_words = dict(train='train training trn', valid='valid val validation dev',
+                   test='test testing tst holdout',
                    eval='eval evaluation', none='unlabeled unlabelled pred predict')
 _part_of_word = {w:part for part,words in _part_words.items() for w in words.split()}
 _part_endings = re.compile('(set|data|images|imgs|photos|split)$')  # as in 'trainset'
@@ -25,7 +26,7 @@ def folder_part(
     "The part of a split that a folder's name means"
     words = re.findall('[a-z]+', re.sub('([a-z])([A-Z])', r'\1 \2', name).lower())
     parts = {_part_of_word[w] for o in words for w in {o, _part_endings.sub('', o)} if w in _part_of_word}
-    return parts.pop() if len(parts)==1 else ''
+    return parts.pop() if len(parts) == 1 else ''
 
 # %% ../nbs/13_layout.ipynb #bc156edf
 class Place(NamedTuple):
@@ -37,7 +38,7 @@ class Place(NamedTuple):
 def _common(dirs):
     "How many leading folders all of `dirs` share, while there is a further folder in each"
     n,dirs = 0,[d for d in dirs if d]
-    while dirs and all(len(d)>n+1 for d in dirs) and len({d[n] for d in dirs})==1: n += 1
+    while dirs and all(len(d) > n+1 for d in dirs) and len({d[n] for d in dirs}) == 1: n += 1
     return n
 
 # %% ../nbs/13_layout.ipynb #fbcd9c00
@@ -46,9 +47,9 @@ def _split_level(dirs):
     dirs = [d for d in dirs if d]
     tops = {d[0] for d in dirs}
     parts = {folder_part(o) for o in tops}
-    if '' not in parts and ('train' in parts or len(tops)>1): return 0
-    seconds = {folder_part(d[1]) if len(d)>1 else '' for d in dirs}
-    return 1 if 'train' in seconds and len(seconds)>1 and '' not in seconds else None
+    if '' not in parts and ('train' in parts or len(tops) > 1): return 0
+    seconds = {folder_part(d[1]) if len(d) > 1 else '' for d in dirs}
+    return 1 if 'train' in seconds and len(seconds) > 1 and '' not in seconds else None
 
 # %% ../nbs/13_layout.ipynb #d23b0a38
 _PARTS = {'train', 'valid', 'test', 'eval', 'none'}
@@ -57,22 +58,25 @@ def _doubt(dirs):
     "Why nobody but the owner can tell what the folders mean; '' if they are clear"
     inside,direct = defaultdict(set),set()
     for d in dirs:
-        if len(d)>1: inside[d[0]].add(d[1])
+        if len(d) > 1: inside[d[0]].add(d[1])
         elif d: direct.add(d[0])
     tops = {*inside, *direct}
-    halves = [t for t in sorted(inside) if len(inside[t])>1 and {'train'} < {folder_part(o) for o in inside[t]} <= _PARTS]
+    halves = [t for t in sorted(inside) if len(inside[t]) > 1
+              and {'train'} < {folder_part(o) for o in inside[t]} <= _PARTS]
     if halves and _split_level(dirs) is None:
-        return (f"{halves[0]} holds the parts of a split, {' and '.join(sorted(inside[halves[0]]))}, and {sorted(tops-set(halves))[0]} does not: "
-                "arrange all classes alike, or name each photo's part in a CSV file with --split")
+        return (f"{halves[0]} holds the parts of a split, {' and '.join(sorted(inside[halves[0]]))}, and "
+                f"{sorted(tops-set(halves))[0]} does not: arrange all classes alike, or name each photo's "
+                "part in a CSV file with --split")
     parts = {t for t in tops if folder_part(t)}
-    train = next((t for t in sorted(parts-direct) if folder_part(t)=='train'), None)
-    if train is None or parts==tops: return ''
+    train = next((t for t in sorted(parts-direct) if folder_part(t) == 'train'), None)
+    if train is None or parts == tops: return ''
     shared = [t for t in sorted(parts-{train}) if inside[t] & inside[train]]
-    alone = len(inside[train])>1 and not any(inside[t] for t in tops-{train})
+    alone = len(inside[train]) > 1 and not any(inside[t] for t in tops-{train})
     if not (shared or alone): return ''
     odd,beside = sorted(tops-parts)[0], f' and {shared[0]}' if shared else ''
-    return (f"{train}{beside} look like the parts of a split, and beside them lies {odd}: take {odd} out if it is no class, or "
-            f"give the folder {train} alone, or name each photo's class in a CSV file with --labels")
+    return (f"{train}{beside} look like the parts of a split, and beside them lies {odd}: take {odd} out if it "
+            f"is no class, or give the folder {train} alone, or name each photo's class in a CSV file with "
+            "--labels")
 
 # %% ../nbs/13_layout.ipynb #cf7fa266
 def _rest(dirs):
@@ -82,10 +86,11 @@ def _rest(dirs):
     names = {top: {r[0] for r in rest if r} for top,rest in by_top.items()}
     def skip(top):
         n,name = _common(by_top[top]), next(iter(names[top]), None)
-        known = {o for other,these in names.items() if other!=top and len(these)>1 for o in these}
+        known = {o for other,these in names.items() if other != top and len(these) > 1 for o in these}
         return 0 if name in known else n  # a part with photos of one class only
     return {top: skip(top) for top in by_top}
 
+# %% ../nbs/13_layout.ipynb #ad9866e7
 def _given_split(dirs):
     "The `Place` of photos in folders `train/class`, `valid/class` and so on"
     skip = _rest([d for d in dirs if d])
@@ -94,11 +99,12 @@ def _given_split(dirs):
     def place(d):
         if not d: return Place()
         part,rest = folder_part(d[0]), d[1+skip[d[0]]:]
-        return Place(rest[0] if rest and part!='none' else '', means.get(part, part), '/'.join(rest[1:]))
+        return Place(rest[0] if rest and part != 'none' else '', means.get(part, part), '/'.join(rest[1:]))
     places = [place(d) for d in dirs]
     labels = defaultdict(set)
     for p in places: labels[p.part].add(p.label.casefold())
-    unlabelled = {part for part,names in labels.items() if part!='train' and 'train' in labels and len(names-{''})==1 and not names & labels['train']-{''}}
+    unlabelled = {part for part,names in labels.items() if part != 'train' and 'train' in labels
+                  and len(names-{''}) == 1 and not names & labels['train']-{''}}
     return [p._replace(label='') if p.part in unlabelled else p for p in places]
 
 # %% ../nbs/13_layout.ipynb #32d53168
@@ -112,7 +118,7 @@ def read_layout(
     doubt = _doubt(dirs)
     if doubt and strict: raise ValueError(doubt)
     level = None if doubt else _split_level(dirs)
-    if level==0: return _given_split(dirs)
+    if level == 0: return _given_split(dirs)
     if level is None: return [Place(d[0], '', '/'.join(d[1:])) if d else Place() for d in dirs]
     swapped = [(d[1],d[0],*d[2:]) if d else d for d in dirs]
     return _given_split(swapped)
@@ -120,57 +126,63 @@ def read_layout(
 # %% ../nbs/13_layout.ipynb #e8df8c54
 def plain_name(
     name:str # Of a class
-)->str: # The same for all names that differ only in capitals, blanks, invisible signs or the form of an accent
+) -> str: # The same for all names that differ only in capitals, blanks, invisible signs or the form of an accent
     "What is left of a name when everything is taken away that one easily overlooks"
     text = unicodedata.normalize('NFC', unicodedata.normalize('NFC', str(name)).casefold())
-    return ''.join(c for c in text if not c.isspace() and unicodedata.category(c)!='Cf')
+    return ''.join(c for c in text if not c.isspace() and unicodedata.category(c) != 'Cf')
 
 # %% ../nbs/13_layout.ipynb #e960662b
 def twin_names(
     names # Of classes, in any order; each counts once
-)->list: # Lists of two names or more, sorted
+) -> list: # Lists of two names or more, sorted
     "The names that differ only in capitals, blanks, invisible signs or the form of an accent"
     groups = {}
     for name in sorted(set(map(str, names))): groups.setdefault(plain_name(name), []).append(name)
-    return [o for o in groups.values() if len(o)>1]
+    return [o for o in groups.values() if len(o) > 1]
 
 # %% ../nbs/13_layout.ipynb #aba7e2c3
 def _some_names(names):
     "Names in quotes, so that no two look the same"
-    same = len({unicodedata.normalize('NFC', o) for o in names})<len(names)
-    odd = same or any(unicodedata.category(c)=='Cf' for o in names for c in o)
+    same = len({unicodedata.normalize('NFC', o) for o in names}) < len(names)
+    odd = same or any(unicodedata.category(c) == 'Cf' for o in names for c in o)
     return ' and '.join(map(ascii if odd else repr, names))
 
+# %% ../nbs/13_layout.ipynb #36d484ca
 def warn_twins(
     names # Of classes
 ):
     "Warn of classes whose names differ only in what one easily overlooks"
     for twins in twin_names(names):
-        warnings.warn(f"classes {_some_names(twins)} differ only in capitals, blanks or the form of an accent, and are taken for "
-                      f"{len(twins)} classes: give their folders one name if they are one", GarbageWarning, stacklevel=2)
+        warnings.warn(f"classes {_some_names(twins)} differ only in capitals, blanks or the form of an accent, "
+                      f"and are taken for {len(twins)} classes: give their folders one name if "
+                      "they are one", GarbageWarning,
+                      stacklevel=2)
 
 # %% ../nbs/13_layout.ipynb #a28c8882
-_FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]')  # the last are halves of signs, which no disk takes
+# the last are halves of signs, which no disk takes
+_FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]')
 _DEVICES = re.compile(r'(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?', re.I)
 _LONGEST = 200  # bytes; file systems end at 255
 
 def safe_name(
     label:str # A class name, perhaps from a stranger's model
-)->str: # A name for a folder, never a path
+) -> str: # A name for a folder, never a path
     "A class name as the name of a folder"
     name = _FORBIDDEN.sub('_', unicodedata.normalize('NFC', str(label))).strip('. ')
-    while len(name.encode('utf-8', 'surrogateescape'))>_LONGEST: name = name[:-1]
+    while len(name.encode('utf-8', 'surrogateescape')) > _LONGEST: name = name[:-1]
     name = name.strip('. ') or '_'
     return f'_{name}' if _DEVICES.fullmatch(name) else name
 
 # %% ../nbs/13_layout.ipynb #e844e88f
 def _disk_key(name): return unicodedata.normalize('NFC', unicodedata.normalize('NFC', name).casefold())
 
+# %% ../nbs/13_layout.ipynb #e95e365c
 def folder_names(
     classes # All classes of a model, so that the same class always gets the same folder
-)->dict: # Class -> name of its folder; no two are the same on any disk
+) -> dict: # Class -> name of its folder; no two are the same on any disk
     "The folders of classes"
-    classes = sorted(set(map(str, classes)), key=lambda o: (safe_name(o)!=o, o))  # who can keep the name comes first
+    # who can keep the name comes first
+    classes = sorted(set(map(str, classes)), key=lambda o: (safe_name(o) != o, o))
     res,taken = {},set()
     for name in classes:
         folder,n = safe_name(name),2

@@ -44,7 +44,7 @@ def predict_table(
     opened = table['path'].tolist()
     table['path'] = photo_names(opened)
     if extra is None: probs,reasons = map_images(forward, opened, *args, **kwargs)
-    else: probs,reasons = extra.map_images(forward, opened, table, *args, **kwargs)
+    else: probs,reasons = extra.map_photos(forward, opened, table, *args, **kwargs)
     return assemble_answers(table, probs, reasons, vocab)
 
 # %% ../nbs/31_predict.ipynb #a93812c3
@@ -70,18 +70,20 @@ class ExtraInput:
         "What to note for a photo that was predicted without a value"
         return ''
 
-    def map_images(self,
-        forward, # From pixels, and what `batch` gives, to probabilities
-        photos:list, # What `open_image` takes
-        table:pd.DataFrame, # One row a photo, for `read`
-        *args, # To `map_images`
-        **kwargs # Likewise
-    ) -> tuple: # As from `map_images`
-        "`map_images` for a network with a second input"
-        values = self.read(table)
-        run = lambda pixels, some: forward(pixels, self.batch(some))
-        probs,reasons = map_images(run, photos, *args, extra=values, **kwargs)
-        return probs,[reason or self.missing(value) for reason,value in zip(reasons, values)]
+# %% ../nbs/31_predict.ipynb #40a560a5
+@patch
+def map_photos(self:ExtraInput,
+    forward, # From pixels, and what `batch` gives, to probabilities
+    photos:list, # What `open_image` takes
+    table:pd.DataFrame, # One row a photo, for `read`
+    *args, # To `map_images`
+    **kwargs # Likewise
+) -> tuple: # As from `map_images`
+    "`map_images` for a network with a second input"
+    values = self.read(table)
+    run = lambda pixels, some: forward(pixels, self.batch(some))
+    probs,reasons = map_images(run, photos, *args, extra=values, **kwargs)
+    return probs,[reason or self.missing(value) for reason,value in zip(reasons, values)]
 
 # %% ../nbs/31_predict.ipynb #8e32da90
 @patch(cls_method=True)
@@ -98,6 +100,7 @@ def save(self:ExtraInput,
 ):
     "Write what `rebuild` and `from_folder` need"
 
+# %% ../nbs/31_predict.ipynb #611eec88
 @patch(cls_method=True)
 def rebuild(cls:ExtraInput,
     folder:Path, # A model folder
@@ -133,7 +136,7 @@ def predict_alone(self:ExtraInput,
     progress:bool=True # Show a progress bar
 ) -> pd.DataFrame: # The predictions table
     "Run `forward` over the values of `photos`"
-    raise NotImplementedError
+    raise ValueError(f"this model reads {self.reads}, which go with a photo")
 
 # %% ../nbs/31_predict.ipynb #cb289a5d
 EXTRA_INPUTS = dict(fusion='garbage_fastai.text.network:TextInput')  # kind -> module:class

@@ -19,18 +19,21 @@ from .core import GarbageWarning, label_text, read_text_csv, write_file
 RESERVED_COLUMNS = frozenset('''path label split given group subfolder decision predicted confidence sure loss ok reason mode width height exif bytes
     sha256 dhash brightness overexposed frame seconds'''.split())
 
-def _core(name): return re.sub('^(p_)+', '', name)  # 'p_p_path' -> 'path': so that a class called 'p_path' stays apart from 'path'
+def _core(name):
+    # 'p_p_path' -> 'path': so that a class called 'p_path' stays apart from 'path'
+    return re.sub('^(p_)+', '', name)
 
 def probability_column(
     cls:str # Name of a class
-)->str: # Name of the column with the probability of that class
+) -> str: # Name of the column with the probability of that class
     "The column of a predictions table that holds the probability of `cls`"
     cls = str(cls)
     return f'p_{cls}' if _core(cls) in RESERVED_COLUMNS else cls
 
+# %% ../nbs/30_predictions.ipynb #2af65431
 def class_name(
     column:str # Name of a probability column
-)->str: # Name of the class
+) -> str: # Name of the class
     "The class whose probability is in `column`: `probability_column` the other way"
     column = str(column)
     return column[2:] if column.startswith('p_') and _core(column) in RESERVED_COLUMNS else column
@@ -41,27 +44,30 @@ def is_unlabelled(
 ) -> pd.Series: # True for photos without a label in a part valid or test that the folders give, as in a competition
     "Which photos are there to be predicted only"
     if 'given' not in table: return pd.Series(False, table.index)
-    return (table['label']=='') & table['given'].isin(['valid','test'])
+    return (table['label'] == '') & table['given'].isin(['valid','test'])
 
+# %% ../nbs/30_predictions.ipynb #b5647c4f
 def warn_strays(
     table:pd.DataFrame # One row a photo, with `path` and `label`
 ):
     "Name the readable photos that lie in no class's folder; those of a part without labels are there to be predicted"
-    stray = (table['label'].fillna('')=='') & ~is_unlabelled(table)
+    stray = (table['label'].fillna('') == '') & ~is_unlabelled(table)
     if 'ok' in table: stray &= table['ok'].astype(bool)
     n = int(stray.sum())
-    if n: warnings.warn(f"{n} photo{'s have' if n>1 else ' has'} no class and {'are' if n>1 else 'is'} left out "
-                        f"({table['path'][stray].iloc[0]})", GarbageWarning, stacklevel=3)
+    if n:
+        warnings.warn(f"{n} photo{'s have' if n>1 else ' has'} no class and {'are' if n>1 else 'is'} left out "
+                      f"({table['path'][stray].iloc[0]})", GarbageWarning, stacklevel=3)
 
 # %% ../nbs/30_predictions.ipynb #cb842e2b
 def class_columns(
     table:pd.DataFrame # Predictions, one row a photo
-)->list: # Names of the probability columns, in the order of the vocab
+) -> list: # Names of the probability columns, in the order of the vocab
     "The probability columns of `table`: from `table.attrs['vocab']`, or else from their names and type"
     vocab = table.attrs.get('vocab')
     cols = [] if vocab is None else [probability_column(o) for o in vocab]
     if cols and set(cols) <= set(table.columns): return cols
-    return [c for c in table.columns if str(c) not in RESERVED_COLUMNS and not pd.api.types.is_bool_dtype(table[c])
+    return [c for c in table.columns if str(c) not in RESERVED_COLUMNS
+            and not pd.api.types.is_bool_dtype(table[c])
             and pd.api.types.is_numeric_dtype(table[c])]
 
 # %% ../nbs/30_predictions.ipynb #5d8dcfb3
@@ -73,14 +79,15 @@ def print_bad(
     bad = table[~table['ok'].astype(bool)]
     for path,reason in zip(bad['path'].astype(str).head(most), bad['reason']):
         print(f"left out {path if path.isprintable() else ascii(path)}: {reason}")
-    if len(bad)>most: print(f'... and {len(bad)-most} more')
+    if len(bad) > most: print(f'... and {len(bad)-most} more')
 
 # %% ../nbs/30_predictions.ipynb #4acb95d4
-_TEXT = {'path', 'label', 'split', 'predicted', 'reason', 'mode', 'sha256', 'dhash', 'given', 'group', 'subfolder', 'decision'}
+_TEXT = {'path', 'label', 'split', 'predicted', 'reason', 'mode', 'sha256', 'dhash', 'given', 'group',
+         'subfolder', 'decision'}
 
 def read_predictions(
     path:str|Path # A CSV file as saved from `predict_images`
-)->pd.DataFrame: # One row a photo
+) -> pd.DataFrame: # One row a photo
     "Read a predictions table from CSV, with class names kept as text"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such predictions file')
@@ -91,7 +98,8 @@ def read_predictions(
         if c in ('ok', 'sure'): table[c] = table[c].str.lower().isin(['true', '1', '1.0', 'yes'])
         elif c not in _TEXT:
             try: table[c] = pd.to_numeric(table[c].replace('', None))
-            except (ValueError, TypeError): pass  # a remark that somebody added in a spreadsheet: stays text, is no class
+            except (ValueError, TypeError):
+                pass  # a remark that somebody added in a spreadsheet: stays text, is no class
     return table
 
 # %% ../nbs/30_predictions.ipynb #701080a9
@@ -99,21 +107,27 @@ def write_submission(
     preds:pd.DataFrame, # Predictions, one row a photo, as `predict_images` returns them
     path:str|Path, # CSV file to write
     columns:tuple=('file','species') # What the competition calls the two columns
-)->pd.DataFrame: # What was written
+) -> pd.DataFrame: # What was written
     "Write a Kaggle submission: the name of each photo and its predicted class"
-    sub = pd.DataFrame({columns[0]: [Path(p).name for p in preds['path']], columns[1]: list(preds['predicted'])})
-    bad,twice = sub[columns[1]].isna() | (sub[columns[1]]==''),sub[columns[0]].duplicated()
-    if bad.any(): raise ValueError(f"{sub[columns[0]][bad.argmax()]} could not be read, and Kaggle wants a class for each photo: copy that photo again")
-    if twice.any(): raise ValueError(f"{sub[columns[0]][twice.argmax()]} is there twice, and Kaggle tells photos by their name: give the folder of the unlabelled photos only")
+    sub = pd.DataFrame({columns[0]: [Path(p).name for p in preds['path']],
+                        columns[1]: list(preds['predicted'])})
+    bad,twice = sub[columns[1]].isna() | (sub[columns[1]] == ''),sub[columns[0]].duplicated()
+    if bad.any():
+        raise ValueError(f"{sub[columns[0]][bad.argmax()]} could not be read, and Kaggle wants a class for "
+                         "each photo: copy that photo again")
+    if twice.any():
+        raise ValueError(f"{sub[columns[0]][twice.argmax()]} is there twice, and Kaggle tells photos by their "
+                         "name: give the folder of the unlabelled photos only")
     write_file(path, sub.to_csv(index=False))
     return sub
 
 # %% ../nbs/30_predictions.ipynb #d2d340c2
 import pandas as pd
 from .core import tidy_table
-
-MATERIALS = {'boxes':'cardboard', 'box':'cardboard', 'cardboard boxes':'cardboard', 'carton':'cardboard', 'glass bottles':'glass', 'glass bottle':'glass', 'jar':'glass',
-             'soda cans':'metal', 'crushed soda cans':'metal', 'cans':'metal', 'can':'metal', 'plastic bottles':'plastic', 'plastic bottle':'plastic', 'water bottles':'plastic'}
+MATERIALS = {'boxes':'cardboard', 'box':'cardboard', 'cardboard boxes':'cardboard', 'carton':'cardboard',
+             'glass bottles':'glass', 'glass bottle':'glass', 'jar':'glass',
+             'soda cans':'metal', 'crushed soda cans':'metal', 'cans':'metal', 'can':'metal',
+             'plastic bottles':'plastic', 'plastic bottle':'plastic', 'water bottles':'plastic'}
 
 # %% ../nbs/30_predictions.ipynb #8254cc24
 def map_labels(
@@ -125,7 +139,8 @@ def map_labels(
     strange = sorted(set(table['label']) - set(vocab))
     mean = {c: MATERIALS.get(c.lower().replace('_', ' ').replace('-', ' ').strip()) for c in strange}
     mean = {c:m for c,m in mean.items() if m in vocab}
-    if mean: print('classes taken for the material that they are made of: ' + ', '.join(f'{c} for {m}' for c,m in mean.items()))
+    if mean:
+        print('classes taken for the material that they are made of: ' + ', '.join(f'{c} for {m}' for c,m in mean.items()))
     return table.assign(label=table['label'].replace(mean))
 
 # %% ../nbs/30_predictions.ipynb #c7f8f211
@@ -148,13 +163,15 @@ def assemble_predictions(
         t['loss'] = np.where(ok & y.notna(), -np.log(np.clip(p, 1e-12, 1)), np.nan)
     t['ok'],t['reason'] = ok,reasons
     last = {probability_column(c): probs[:,i] for i,c in enumerate(vocab)}
-    first = [c for c in ('path','frame','seconds','label','split','predicted','confidence','loss','ok','reason') if c in t]
+    first = [c for c in ('path','frame','seconds','label','split','predicted','confidence','loss','ok',
+                         'reason') if c in t]
     res = pd.concat([t[first], pd.DataFrame(last, index=t.index)], axis=1)
     res.attrs['vocab'] = vocab
     return res
 
 # %% ../nbs/30_predictions.ipynb #c7610a6a
-BINS = pd.DataFrame([('cardboard','Blue'), ('glass','Blue'), ('metal','Blue'), ('paper','Blue'), ('plastic','Blue'), ('trash','Black')], columns=['material','bin'])
+BINS = pd.DataFrame([('cardboard','Blue'), ('glass','Blue'), ('metal','Blue'), ('paper','Blue'),
+                     ('plastic','Blue'), ('trash','Black')], columns=['material','bin'])
 
 # %% ../nbs/30_predictions.ipynb #111d4563
 def read_bins(
@@ -164,7 +181,9 @@ def read_bins(
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such table of bins')
     t = read_text_csv(path, 'strict')
-    if missing := [c for c in ('material','bin') if c not in t]: raise ValueError(f"{path} has no column {' and no column '.join(missing)}: a table of bins has material and bin")
+    if missing := [c for c in ('material','bin') if c not in t]:
+        raise ValueError(f"{path} has no column {' and no column '.join(missing)}: a table of bins has "
+                         "material and bin")
     return t[['material','bin']].apply(lambda c: c.str.strip())
 
 # %% ../nbs/30_predictions.ipynb #6fb1f4bf
@@ -176,18 +195,22 @@ def bin_predictions(
     cols = class_columns(preds)
     to_bin = _checked(BINS if bins is None else bins, [class_name(c) for c in cols])
     vocab = sorted(set(to_bin.values()))
-    probs = np.stack([preds[[c for c in cols if to_bin[class_name(c)]==b]].sum(axis=1, skipna=False) for b in vocab], 1).astype(np.float32)
+    probs = np.stack([preds[[c for c in cols if to_bin[class_name(c)] == b]].sum(axis=1, skipna=False)
+                      for b in vocab], 1).astype(np.float32)
     t = preds.reset_index(drop=True)
     if 'label' in t: t['label'] = t['label'].map(to_bin).fillna('')
     reasons = preds['reason'].tolist() if 'reason' in preds else ['']*len(preds)
     return assemble_predictions(t, probs, reasons, vocab)
 
+# %% ../nbs/30_predictions.ipynb #c8b2df10
 def _checked(bins, materials):
     "Material -> bin, for each of the materials exactly one"
     twice = bins['material'][bins['material'].duplicated()]
-    if len(twice): raise ValueError(f"'{twice.iloc[0]}' is in the table of bins twice: keep one row for each material")
+    if len(twice):
+        raise ValueError(f"'{twice.iloc[0]}' is in the table of bins twice: keep one row for each material")
     to_bin = dict(zip(bins['material'], bins['bin']))
     for m in materials:
         near = difflib.get_close_matches(m, to_bin, 1)
-        if not to_bin.get(m): raise ValueError(f"the table of bins has no bin for '{m}'" + (f": is '{near[0]}' meant?" if near and near[0]!=m else ': add a row for it'))
+        if not to_bin.get(m):
+            raise ValueError(f"the table of bins has no bin for '{m}'" + (f": is '{near[0]}' meant?" if near and near[0] != m else ': add a row for it'))
     return {m:to_bin[m] for m in materials}

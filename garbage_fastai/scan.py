@@ -25,14 +25,17 @@ from .layout import Place, read_layout
 # %% ../nbs/14_scan.ipynb #4ffc053e
 def _exts(text): return tuple('.'+o for o in text.split())
 
-IMAGE_EXTS = _exts('jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif heic heif hif jp2 j2k jpf jpx ppm pgm pbm pnm pfm qoi mpo '
-    'svg psd ico eps tga dng cr2 cr3 nef arw orf rw2 raf') # Endings that make a file a candidate
-_OTHER_EXTS = _exts('txt csv tsv json jsonl xml yaml yml toml ini cfg md rst html htm css js py ipynb log db sqlite zip gz bz2 xz tar '
-    'tgz 7z rar pdf doc docx xls xlsx ppt pptx npy npz pkl pickle pt pth safetensors onnx h5 hdf5 parquet feather mp3 wav mp4 m4v mov '
-    'avi mkv webm') # Not even looked into
+IMAGE_EXTS = _exts('jpg jpeg jpe jfif png apng gif bmp dib tif tiff webp avif heic heif hif jp2 j2k jpf jpx '
+                   'ppm pgm pbm pnm pfm qoi mpo svg psd ico eps tga dng cr2 cr3 nef arw orf rw2 raf') # Endings that make a file a candidate
+_OTHER_EXTS = _exts('txt csv tsv json jsonl xml yaml yml toml ini cfg md rst html htm css js py ipynb log db '
+                    'sqlite zip gz bz2 xz tar tgz 7z rar pdf doc docx xls xlsx ppt pptx npy npz '
+                    'pkl pickle pt pth safetensors onnx h5 hdf5 parquet feather mp3 wav mp4 m4v '
+                    'mov avi mkv webm') # Not even looked into
 # Put there by systems
-_SKIP = {'__macosx', 'thumbs.db', 'desktop.ini', '@eadir', '#recycle', '$recycle.bin', 'system volume information'}
+_SKIP = {'__macosx', 'thumbs.db', 'desktop.ini', '@eadir', '#recycle', '$recycle.bin',
+         'system volume information'}
 
+# %% ../nbs/14_scan.ipynb #5b9ff041
 def _sniff(path):
     "Whether the first bytes of the plain file at `path` are a picture's"
     try:
@@ -48,6 +51,7 @@ def _is_ours(folder, names):
     try: return '"split_hash"' in Path(folder, 'config.json').read_text(encoding='utf-8')
     except (OSError, ValueError): return False
 
+# %% ../nbs/14_scan.ipynb #c84f156f
 def _next_link(links, seen):
     "The next link to a folder that was not visited and does not contain the link; None if there is none"
     links.sort(reverse=True)
@@ -64,6 +68,7 @@ def _candidate(e, is_dir, exts):
     if ext in (exts or IMAGE_EXTS): return True
     return not is_dir and not exts and ext not in _OTHER_EXTS and _sniff(e.path)
 
+# %% ../nbs/14_scan.ipynb #ebb7a48b
 def _walk(root, exts):
     "(path, names of the folders from `root` to it) of every candidate below the folder `root`"
     todo,links,seen = [(root, os.path.realpath(root), ())],[],set()
@@ -90,7 +95,7 @@ def find_places(
     exts=None,         # Only files with these endings, as `['.jpg','.png']`; None: `IMAGE_EXTS`, and pictures under any other name
     folder_only=False, # Refuse anything but one folder, as training does
     strict=True,       # Refuse folders of which only their owner can tell what they mean: see `read_layout`
-)->list: # (path, `Place`) pairs sorted by path
+) -> list: # (path, `Place`) pairs sorted by path
     "The files that may be pictures, and what their folders say of them"
     one = isinstance(where, (str, os.PathLike))
     if folder_only and not one: raise NotADirectoryError(f'one folder is needed, not a {type(where).__name__}')
@@ -98,7 +103,8 @@ def find_places(
     found = {}
     for o in [where] if one else where:
         o = os.path.expanduser(os.fspath(o))
-        if one and not os.path.lexists(o): raise FileNotFoundError(f'no such file or folder: {o}; check the path')
+        if one and not os.path.lexists(o):
+            raise FileNotFoundError(f'no such file or folder: {o}; check the path')
         if os.path.isdir(o):
             photos = list(_walk(o, exts))
             try: places = read_layout([dirs for _,dirs in photos], strict)
@@ -108,37 +114,41 @@ def find_places(
         else: found[o] = Place(os.path.basename(os.path.dirname(os.path.abspath(o))))
     return sorted(found.items(), key=lambda o: o[0].replace(os.sep, '/'))
 
+# %% ../nbs/14_scan.ipynb #a8466985
 def find_images(
     where,             # A folder, searched to the bottom; a file; or a list of both
     exts=None,         # As in `find_places`: only files with these endings
     folder_only=False, # Refuse anything but one folder, as training does
-)->list: # (path, label) pairs sorted by path; the label is '' where no folder names a class
+) -> list: # (path, label) pairs sorted by path; the label is '' where no folder names a class
     "The files that may be pictures; skips hidden files and folders and those that systems leave behind"
     return [(path,place.label) for path,place in find_places(where, exts, folder_only, strict=False)]
 
 # %% ../nbs/14_scan.ipynb #f0a04613
 def dhash(
     im:Image.Image, # Any size and mode
-)->str: # 64 bits as 16 hexadecimal digits
+) -> str: # 64 bits as 16 hexadecimal digits
     "Difference hash of a picture: alike pictures differ in few bits"
     a = np.asarray(im.convert('L').resize((9,8), Image.Resampling.LANCZOS)).astype(int)
     return np.packbits(a[:,1:] > a[:,:-1]).tobytes().hex()
 
 # %% ../nbs/14_scan.ipynb #b40c8f6f
 _LOOK = 128 # Pixels on the shorter side that are enough to judge light and likeness
-_COLUMNS = dict(path='str', label='str', ok=bool, reason='str', mode='str', width=int, height=int, exif=int, bytes=int, sha256='str',
+_COLUMNS = dict(path='str', label='str', ok=bool, reason='str', mode='str', width=int, height=int, exif=int,
+                bytes=int, sha256='str',
     dhash='str', brightness=float, overexposed=float)
 
 def _blank(path, label, reason=''):
     empty = {k: '' if t == 'str' else np.nan if t is float else t() for k,t in _COLUMNS.items()}
     return empty | dict(path=path, label=label, reason=reason)
 
+# %% ../nbs/14_scan.ipynb #d61c7fd6
 def _scan_one(path, label):
     "One row of the table"
     row = _blank(path, label)
     try:
         if os.path.isfile(path): row['bytes'] = os.path.getsize(path)
-        elif os.path.isdir(path) and not os.access(path, os.R_OK|os.X_OK): raise ImageProblem('no permission to read this folder')
+        elif os.path.isdir(path) and not os.access(path, os.R_OK|os.X_OK):
+            raise ImageProblem('no permission to read this folder')
         data = read_picture(path)
         row['sha256'] = hashlib.sha256(data).hexdigest()
         im,facts = decode_image(data, (_LOOK,_LOOK))
@@ -147,9 +157,11 @@ def _scan_one(path, label):
         row.update(facts, ok=True, dhash=dhash(small), brightness=round(float(luma.mean())/255, 4),
                    overexposed=round(float((luma >= 250).mean()), 4))
     except ImageProblem as e: row['reason'] = e.reason
-    except Exception as e: row['reason'] = f'could not be examined ({type(e).__name__}: {e})'[:200] # Nothing stops a run
+    except Exception as e:
+        row['reason'] = f'could not be examined ({type(e).__name__}: {e})'[:200] # Nothing stops a run
     return row
 
+# %% ../nbs/14_scan.ipynb #228785d3
 def _scan_some(files): return [_scan_one(*o) for o in files]
 
 # %% ../nbs/14_scan.ipynb #615930ae
@@ -160,6 +172,7 @@ def _quiet():
     end_with_parent()
     warnings.simplefilter('ignore')
 
+# %% ../nbs/14_scan.ipynb #cfbfa9d7
 @contextmanager
 def _no_remarks():
     "The same in this process, where no other thread can be disturbed: the filters belong to all"
@@ -169,6 +182,7 @@ def _no_remarks():
             warnings.simplefilter('ignore')
             yield
 
+# %% ../nbs/14_scan.ipynb #9d10a234
 def _pool(n):
     ex = ProcessPoolExecutor(n, initializer=_quiet)
     try: ex.submit(_scan_some, []).result() # Workers can start, and find this module
@@ -177,14 +191,16 @@ def _pool(n):
         raise
     return ex
 
+# %% ../nbs/14_scan.ipynb #1d51a9fe
 def _rows(files, workers):
     "Rows of `files`, in any order"
     ex = None
     if workers > 1:
         try: ex = _pool(workers)
         except Exception as e:
-            warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); '
-                          'on macOS and Windows a script needs its work under `if __name__ == "__main__":`', GarbageWarning)
+            warnings.warn(f'scanning in one process, as no other could be started ({type(e).__name__}); on '
+                          'macOS and Windows a script needs its work under `if __name__ == "__main__":`',
+                          GarbageWarning)
     if ex is None:
         for o in files:
             with _no_remarks(): row = _scan_one(*o)
@@ -205,7 +221,8 @@ def _rows(files, workers):
                 if alone is None: ex.shutdown(); ex = alone = _pool(1)
                 rows = alone.submit(_scan_some, [o]).result()
             except Exception:
-                alone,rows = None,[_blank(*o, 'crashes its decoder, or needs too much memory: save it anew as PNG')]
+                alone,rows = None,[_blank(*o, 'crashes its decoder, or needs too much memory: save it anew as '
+                                              'PNG')]
             yield from rows
     finally: ex.shutdown(cancel_futures=True)
 
@@ -216,7 +233,8 @@ def _bar(rows, total, progress):
     "`rows` with a progress bar, where someone can see it"
     if callable(progress): return progress(rows, total=total)
     ip = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
-    if not progress or not (ip and 'ZMQ' in type(ip).__name__ or sys.stdout and sys.stdout.isatty()): return rows
+    if not progress or not (ip and 'ZMQ' in type(ip).__name__ or sys.stdout and sys.stdout.isatty()):
+        return rows
     from fastprogress.fastprogress import progress_bar # Here, since it takes a while to import
     return progress_bar(rows, total=total, leave=False)
 
@@ -228,7 +246,7 @@ def scan_images(
     exts=None,         # As in `find_images`: only files with these endings
     folder_only=False, # Refuse anything but one folder, as training does
     strict=True,       # Refuse folders of which only their owner can tell what they mean: see `read_layout`
-)->pd.DataFrame: # One row a file, sorted by path
+) -> pd.DataFrame: # One row a file, sorted by path
     "Decode every photo, and tell in a table what it is: the bad ones have `ok=False` and a reason"
     places = dict(find_places(where, exts, folder_only, strict))
     files = [(path,place.label) for path,place in places.items()]
@@ -237,8 +255,10 @@ def scan_images(
     if multiprocessing.current_process().daemon: workers = 0 # Such a process may not have children
     rows = _bar(_rows(files, min(workers, len(files))), len(files), progress)
     rows = sorted(rows, key=lambda o: o['path'].replace(os.sep, '/'))
-    odd = {k for k in ('path', 'label', 'reason') for o in rows if not o[k].isprintable()} # May hold bytes that are no text
-    table = pd.DataFrame({k: pd.Series([o[k] for o in rows], dtype=object if k in odd else t) for k,t in _COLUMNS.items()})
+    # May hold bytes that are no text
+    odd = {k for k in ('path', 'label', 'reason') for o in rows if not o[k].isprintable()}
+    table = pd.DataFrame({k: pd.Series([o[k] for o in rows], dtype=object if k in odd else t) for k,
+                          t in _COLUMNS.items()})
     for column,name in (('given','part'), ('subfolder','subfolder')):
         said = [getattr(places[o['path']], name) for o in rows]
         if any(said): table[column] = pd.Series(said, dtype=object)
@@ -252,42 +272,51 @@ def _small(path):
     im.thumbnail((_SIDE, _SIDE))
     return im
 
+# %% ../nbs/14_scan.ipynb #e7963af3
 def sharpness(
     im:Image.Image # A photo; some 500 pixels wide if values are to be compared
-)->float: # Near 0.5 for most photos, below 0.12 for blurred ones
+) -> float: # Near 0.5 for most photos, below 0.12 for blurred ones
     "How steep the edges of a photo are, measured against its contrast"
     grey = im.convert('L')
     edges = grey.filter(ImageFilter.FIND_EDGES)
-    if min(edges.size) > 2: edges = edges.crop((1, 1, edges.width-1, edges.height-1))  # the filter leaves the rim as it was
-    return ImageStat.Stat(edges).stddev[0] / max(ImageStat.Stat(grey).stddev[0], 24)  # flatter photos: else rounding would count as edges
+    if min(edges.size) > 2:
+        edges = edges.crop((1, 1, edges.width-1, edges.height-1))  # the filter leaves the rim as it was
+    # flatter photos: else rounding would count as edges
+    return ImageStat.Stat(edges).stddev[0] / max(ImageStat.Stat(grey).stddev[0], 24)
 
 # %% ../nbs/14_scan.ipynb #2c5f3851
-def import_trust(module):
-    "A library that only the extra `trust` installs"
+def import_trust(
+    module:str # Such as 'cleanvision'
+): # The module
+    "Import a library that only the extra `trust` installs"
     try: return importlib.import_module(module)
-    except ImportError: raise ValueError(f"{module.split('.')[0]} is not installed: pip install 'garbage_fastai[trust]'") from None
+    except ImportError:
+        raise ValueError(f"{module.split('.')[0]} is not installed: pip install 'garbage_fastai[trust]'") from None
 
 def _is_grey(im):
     r,g,b = im.split()
     return not ImageChops.difference(r, g).getbbox() and not ImageChops.difference(g, b).getbbox()
 
+# %% ../nbs/14_scan.ipynb #e8eb7a29
 class _Photos:
     "What cleanvision takes for a Hugging Face dataset; notes the sharpness of each photo that it hands out"
     features = ('image',)
     def __init__(self, paths): self.paths,self.sharpness = list(paths),np.full(len(paths), np.nan)
     def __len__(self): return len(self.paths)+1
     def __getitem__(self, i):
-        if i == len(self.paths): return dict(image=Image.new('L', (2,2)))  # cleanvision fails where no picture at all can be opened
+        if i == len(self.paths):
+            return dict(image=Image.new('L', (2,2)))  # cleanvision fails where no picture at all can be opened
         try: im = _small(self.paths[i])
         except Exception: return dict(image=None)
         self.sharpness[i] = sharpness(im)
         return dict(image=im.getchannel(0) if _is_grey(im) else im)
 
 # %% ../nbs/14_scan.ipynb #972fd72e
-QUALITY_SCORES = dict(overexposed='overexposed', dark='highlights', blurry='sharpness', low_information='information', odd_size='usual_size',
+QUALITY_SCORES = dict(overexposed='overexposed', dark='highlights', blurry='sharpness',
+                      low_information='information', odd_size='usual_size',
                       odd_aspect_ratio='squareness', greyscale='colour') # Problem -> column with its score
-
-_CLEANVISION = dict(dark='dark', low_information='low_information', odd_aspect_ratio='odd_aspect_ratio', greyscale='grayscale')
+_CLEANVISION = dict(dark='dark', low_information='low_information', odd_aspect_ratio='odd_aspect_ratio',
+                    greyscale='grayscale')
 
 def _odd_size(width, height):
     "cleanvision's score and flag for sizes far from those of the others; it would see only the small copies"
@@ -296,22 +325,27 @@ def _odd_size(width, height):
     scores = prop.get_scores(pd.DataFrame(dict(size=np.sqrt(np.asarray(width, float)*np.asarray(height, float)))), 'odd_size')
     return scores['odd_size_score'].to_numpy(), prop.mark_issue(scores, 'odd_size')['is_odd_size_issue'].to_numpy()
 
+# %% ../nbs/14_scan.ipynb #103a8698
 def check_quality(
     table:pd.DataFrame, # From `scan_images`; only rows with `ok` are looked at
     overexposed:float=.25, # Share of blown-out pixels from which a photo is flagged: TrashNet has 15 of 2527 above it
     blurry:float=.12 # Sharpness below which a photo is flagged; finds a blur of 4 pixels on a side of 512, and few sharp photos
-)->pd.DataFrame: # `table` with a score and an `is_` flag a problem, and `quality`: the names of the problems, '' if there is none
+) -> pd.DataFrame: # `table` with a score and an `is_` flag a problem, and `quality`: the names of the problems, '' if there is none
     "Judge the quality of every photo"
     missing = [c for c in ('path', 'ok', 'width', 'height', 'overexposed') if c not in table]
-    if missing: raise ValueError(f'the table has no column {missing[0]!r}: give check_quality what scan_images returns')
+    if missing:
+        raise ValueError(f'the table has no column {missing[0]!r}: give check_quality what scan_images returns')
     Imagelab,rows = import_trust('cleanvision').Imagelab,table[table['ok'].astype(bool)]
     photos = _Photos(rows['path'])
     lab = Imagelab(hf_dataset=photos, image_key='image', verbose=False)
-    with redirect_stderr(io.StringIO()): lab.find_issues({o: {} for o in _CLEANVISION.values()}, n_jobs=1, verbose=False)  # its bar
+    with redirect_stderr(io.StringIO()):
+        lab.find_issues({o: {} for o in _CLEANVISION.values()}, n_jobs=1, verbose=False)  # its bar
     read = ~np.isnan(photos.sharpness)
-    found = dict(overexposed=(rows['overexposed'], rows['overexposed'] >= overexposed), blurry=(photos.sharpness, photos.sharpness < blurry),
+    found = dict(overexposed=(rows['overexposed'], rows['overexposed'] >= overexposed),
+                 blurry=(photos.sharpness, photos.sharpness < blurry),
                  odd_size=_odd_size(rows['width'], rows['height']))
-    for ours,theirs in _CLEANVISION.items(): found[ours] = [lab.issues[o].iloc[:-1] for o in (f'{theirs}_score', f'is_{theirs}_issue')]
+    for ours,theirs in _CLEANVISION.items():
+        found[ours] = [lab.issues[o].iloc[:-1] for o in (f'{theirs}_score', f'is_{theirs}_issue')]
     res,used = table.copy(),table['ok'].to_numpy(bool)
     for name,col in QUALITY_SCORES.items():
         score,flag = map(np.asarray, found[name])
@@ -332,11 +366,13 @@ def plot_worst(
     "Show the photos that are worst by a column: the highest `overexposed`, or the lowest of any other"
     if what not in table or not pd.api.types.is_numeric_dtype(table[what]):
         there = [c for c in QUALITY_SCORES.values() if c in table]
-        raise ValueError(f'what={what!r} is no column of numbers in the table: choose one of {", ".join(there) or "those that check_quality adds"}')
+        raise ValueError(f'what={what!r} is no column of numbers in the table: choose one of '
+                         f'{", ".join(there) or "those that check_quality adds"}')
     high = what == 'overexposed'
     rows = table[table['ok'].astype(bool)].dropna(subset=[what]).sort_values(what, ascending=not high, kind='stable').head(k)
     ncols = max(1, ceil(sqrt(len(rows))))
-    fig,axs = new_figure((2.7*ncols, 2.6*max(1, ceil(len(rows)/ncols))), max(1, ceil(len(rows)/ncols)), ncols, squeeze=False)
+    fig,axs = new_figure((2.7*ncols, 2.6*max(1, ceil(len(rows)/ncols))), max(1, ceil(len(rows)/ncols)), ncols,
+                         squeeze=False)
     for ax in axs.flat[len(rows):]: ax.set_axis_off()
     for ax,path,value in zip(axs.flat, rows['path'], rows[what]):
         ax.imshow(photo_or_tile(path, 320))

@@ -6,14 +6,16 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/show.html.md"""
 
 # %% auto #0
 __all__ = ['short_name', 'grey_tile', 'photo_or_tile', 'new_figure', 'show_photos', 'history_columns', 'plot_history', 'data_uri',
-           'image_uri', 'thumbnail_uri', 'figure_uri']
+           'image_uri', 'thumbnail_uri', 'figure_uri', 'template_text', 'render_template']
 
 # %% ../nbs/12_show.ipynb #f11c9452
 import base64, io
+from importlib.resources import files
 from pathlib import Path
 import matplotlib.pyplot as plt, pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from jinja2 import Environment, PackageLoader
 from PIL import Image, ImageDraw, ImageFont
 from .images import open_image
 
@@ -55,7 +57,8 @@ def photo_or_tile(
 # %% ../nbs/12_show.ipynb #58d563de
 def new_figure(
     figsize:tuple, # Inches
-    nrows:int=1, ncols:int=1, # Rows and columns of axes
+    nrows:int=1, # Rows of axes
+    ncols:int=1, # Columns of axes
     **kwargs # To `plt.subplots`
 ) -> tuple: # Figure and axes
     "A white figure, whatever style is set: the colours of a dark style would vanish on white"
@@ -148,3 +151,20 @@ def figure_uri(
     with plt.rc_context({'svg.hashsalt': 'report'}):
         fig.savefig(out, format='svg', transparent=True, metadata={'Date': None})
     return data_uri(out.getvalue(), 'svg+xml')
+
+# %% ../nbs/12_show.ipynb #6bf3335d
+_TEMPLATES = Environment(loader=PackageLoader('garbage_fastai'), trim_blocks=True, lstrip_blocks=True,
+                         autoescape=lambda name: name.endswith('.html'))
+
+def template_text(
+    name:str # Of a file in `templates`
+) -> str: # The file as it is
+    "A template that is taken as it is, such as a script"
+    return (files('garbage_fastai')/'templates'/name).read_text(encoding='utf-8')
+
+def render_template(
+    name:str, # Of a file in `templates`
+    **values # What the template asks for
+) -> str: # The page
+    "Fill in a template"
+    return _TEMPLATES.get_template(name).render(**values)

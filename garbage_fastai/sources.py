@@ -20,7 +20,6 @@ from .archives import safe_unpack
 
 # %% ../nbs/18_sources.ipynb #bebc79a7
 MAX_URL_BYTES = 50*2**20 # Size of a photo from the web above which it is refused
-
 URL_SECONDS = 10         # For a photo from the web, from the first look-up to the last byte
 
 def is_url(
@@ -29,7 +28,7 @@ def is_url(
     "Is this an address in the web?"
     return isinstance(text, str) and re.match(r'[a-z][a-z0-9+.-]+://', text, re.I) is not None
 
-# %% ../nbs/18_sources.ipynb #d4fe91b2
+# %% ../nbs/18_sources.ipynb #2670c700
 def _is_public(address):
     "Whether an IP address, as text, belongs to the wide world"
     ip = ipaddress.ip_address(address.partition('%')[0])
@@ -37,8 +36,7 @@ def _is_public(address):
     if ip in ipaddress.ip_network('64:ff9b::/96') or ip in ipaddress.ip_network('::/96'):
         inner.append(ipaddress.ip_address(int(ip) & 0xffffffff))
     if getattr(ip, 'teredo', None): inner += ip.teredo
-    return ip.is_global and not ip.is_multicast and all(_is_public(str(o)) for o in inner
-                                                        if o is not None)
+    return ip.is_global and not ip.is_multicast and all(_is_public(str(o)) for o in inner if o is not None)
 
 # %% ../nbs/18_sources.ipynb #abd0c786
 def _look_up(host, port, seconds):
@@ -55,22 +53,23 @@ def _look_up(host, port, seconds):
         raise ImageProblem(f'no such host: {host}; check the address, and the network')
     return list(dict.fromkeys(found[0]))
 
+# %% ../nbs/18_sources.ipynb #35ed0bcc
 def _connect(url, seconds, allow_private):
     "A connection to the checked address of `url`'s host"
     try: parts,port = urlsplit(url),urlsplit(url).port
     except ValueError as e: raise ImageProblem(f'no web address ({e}): check it')
-    secure = parts.scheme.lower()=='https'
+    secure = parts.scheme.lower() == 'https'
     if parts.scheme.lower() not in ('http','https') or not parts.hostname:
-        raise ImageProblem(f'{parts.scheme}: photos are fetched from http and https addresses only; '
-                           'download it')
+        raise ImageProblem(f'{parts.scheme}: photos are fetched from http and https addresses only; download it')
     port,start = port or (443 if secure else 80),time.monotonic()
     found = _look_up(parts.hostname, port, seconds)
     if not allow_private and not all(map(_is_public, found)):
-        raise ImageProblem(f'{parts.hostname} is inside your own network: set '
-                           'GARBAGE_FASTAI_ALLOW_PRIVATE=1 if that is meant')
+        raise ImageProblem(f'{parts.hostname} is inside your own network: set GARBAGE_FASTAI_ALLOW_PRIVATE=1 '
+                           'if that is meant')
     kw = dict(context=ssl.create_default_context()) if secure else {}
-    con = (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(parts.hostname, port,
-        timeout=max(.01, seconds-(time.monotonic()-start)), **kw)
+    con = (http.client.HTTPSConnection if secure
+           else http.client.HTTPConnection)(parts.hostname, port,
+                                            timeout=max(.01, seconds-(time.monotonic()-start)), **kw)
     con.socks = []
     def connect(address, timeout, source=None):
         # not the name, which may mean another address by now
@@ -86,26 +85,25 @@ def _stop(con):
         try: s.shutdown(socket.SHUT_RDWR)
         except (OSError, AttributeError): pass  # not there yet, or closed
 
+# %% ../nbs/18_sources.ipynb #dcb62d09
 def _answer(con, target, url, max_bytes):
     "(bytes, None), or (None, where it redirects to)"
     con.connect()
     con.socks.append(con.sock)  # an answer keeps the socket to itself
     con.request('GET', quote(target, safe="/%:=&?~#+!$,;'@()*[]"),
-                headers={'User-Agent': f'garbage_fastai/{garbage_fastai.__version__}',
-                         'Accept': 'image/*'})
+                headers={'User-Agent': f'garbage_fastai/{garbage_fastai.__version__}', 'Accept': 'image/*'})
     res = con.getresponse()
     if res.status in (301,302,303,307,308) and res.getheader('Location'):
         return None,urljoin(url, res.getheader('Location'))
-    if res.status!=200:
-        raise ImageProblem(f'the server answers {res.status} {res.reason}: check the address')
+    if res.status != 200: raise ImageProblem(f'the server answers {res.status} {res.reason}: check the address')
     data = res.read(max_bytes+1)
-    if len(data)>max_bytes:
-        raise ImageProblem(f'more than {max_bytes/2**20:.0f} MB, the limit for a photo from the web: '
-                           'download it')
+    if len(data) > max_bytes:
+        raise ImageProblem(f'more than {max_bytes/2**20:.0f} MB, the limit for a photo from the web: download '
+                           'it')
     if res.length: raise http.client.IncompleteRead(data, res.length)
     return data,None
 
-# %% ../nbs/18_sources.ipynb #04607c69
+# %% ../nbs/18_sources.ipynb #c53acc35
 def _get(url, seconds, max_bytes, allow_private):
     "As `_answer`, within so many seconds"
     start = time.monotonic()
@@ -131,9 +129,9 @@ def _get(url, seconds, max_bytes, allow_private):
 
 # %% ../nbs/18_sources.ipynb #ed4dd506
 def _allowed():
-    said = os.environ.get('GARBAGE_FASTAI_ALLOW_PRIVATE', '')
-    return said.strip().lower() not in ('', '0', 'no', 'false')
+    return os.environ.get('GARBAGE_FASTAI_ALLOW_PRIVATE', '').strip().lower() not in ('', '0', 'no', 'false')
 
+# %% ../nbs/18_sources.ipynb #9d5ef5c3
 def fetch_photo(
     url:str, # Begins with http:// or https://
     allow_private:bool|None=None, # Also from one's own network? None: GARBAGE_FASTAI_ALLOW_PRIVATE
@@ -141,20 +139,17 @@ def fetch_photo(
     max_bytes:int=MAX_URL_BYTES # Refuse more
 ) -> bytes: # What is there; not looked at
     "Fetch a photo from the web; raises `ImageProblem`"
-    if allow_private is None: allow_private = _allowed()
-    start,here = time.monotonic(),url
+    allow_private,start,here = _allowed() if allow_private is None else allow_private,time.monotonic(),url
     try:
         for _ in range(6):
             data,here = _get(here, seconds-(time.monotonic()-start), max_bytes, allow_private)
             if data is not None: return data
         raise ImageProblem('redirects again and again: check the address')
     except TimeoutError:
-        raise ImageProblem(f'no answer within {seconds:g} seconds: try again, or download it',
-                           url) from None
+        raise ImageProblem(f'no answer within {seconds:g} seconds: try again, or download it', url) from None
     except ssl.SSLError as e:
-        raise ImageProblem('no safe connection '
-                           f'({getattr(e, "verify_message", "") or e.reason or e}): check the address',
-                           url) from None
+        raise ImageProblem(f'no safe connection ({getattr(e, "verify_message", "") or e.reason or e}): check '
+                           'the address', url) from None
     except (OSError, http.client.HTTPException, UnicodeError) as e:
         raise ImageProblem('could not be fetched '
                            f'({getattr(e, "strerror", None) or str(e) or type(e).__name__}): check '
@@ -163,40 +158,38 @@ def fetch_photo(
 
 # %% ../nbs/18_sources.ipynb #5c715bd9
 VIDEO_EXTS = tuple('.mp4 .m4v .avi .mov .mkv .webm .mpg .mpeg .wmv'.split())
-
 _NO_CV2 = "reading a video needs OpenCV: pip install 'garbage_fastai[video]', or save frames of it as JPEG"
 
 def _open_video(source):
     try: import cv2
     except ImportError: raise ImageProblem(_NO_CV2) from None
-    # it would print about a file that is no video
-    cv2.setLogLevel(0) if hasattr(cv2, 'setLogLevel') else None
+    cv2.setLogLevel(0) if hasattr(cv2, 'setLogLevel') else None  # it would print about a file that is no video
     cap = cv2.VideoCapture(source)
     if not cap.isOpened():
-        raise ImageProblem(f'camera {source} does not open: check that it is there and that no other '
-                           f'program uses it' if isinstance(source, int) else
-                                              'damaged, or an unusual kind of video: save it as MP4')
+        raise ImageProblem(f'camera {source} does not open: check that it is there and that no other program '
+                           'uses it' if isinstance(source, int) else
+                           'damaged, or an unusual kind of video: save it as MP4')
     return cap
 
+# %% ../nbs/18_sources.ipynb #ea57e13e
 def _grab(cap, every, start=0):
     "(number, seconds) of every n-th frame, each ready to be retrieved"
     import cv2
     for n in itertools.count():
         if not cap.grab(): return
-        if n%every==0 and n>=start: yield n,max(0., cap.get(cv2.CAP_PROP_POS_MSEC)/1000)
+        if n%every == 0 and n >= start: yield n,max(0., cap.get(cv2.CAP_PROP_POS_MSEC)/1000)
 
-# %% ../nbs/18_sources.ipynb #11a209f6
-def _check_every(every):
-    if not isinstance(every, int) or isinstance(every, bool) or every<1:
-        raise ValueError(f'every={every!r}: take every n-th frame of a video, with n a whole number '
-                         'from 1')
-
-# %% ../nbs/18_sources.ipynb #5fcc69a4
 def _retrieve(cap):
     ok,a = cap.retrieve()
     if not ok: raise ImageProblem('this frame is damaged')
-    return np.ascontiguousarray(a[...,::-1]) if a.ndim==3 else a  # OpenCV has blue first
+    return np.ascontiguousarray(a[...,::-1]) if a.ndim == 3 else a  # OpenCV has blue first
 
+# %% ../nbs/18_sources.ipynb #b3b99d27
+def _check_every(every):
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ValueError(f'every={every!r}: take every n-th frame of a video, with n a whole number from 1')
+
+# %% ../nbs/18_sources.ipynb #8d97225f
 def video_frames(
     source:str|Path|int, # A video file, or the number of a camera, from 0
     every:int=30, # Take every n-th frame: 30 is about one a second
@@ -223,34 +216,33 @@ class _Refused(_Source):
         self.reason = reason
     def read(self, n=-1): raise ImageProblem(self.reason)
 
+# %% ../nbs/18_sources.ipynb #7be1ff04
 class _Web(_Source):
     def __init__(self, name, allow_private):
         super().__init__(name)
         self.allow_private = allow_private
     def read(self, n=-1): return fetch_photo(self.name, self.allow_private)
 
-# %% ../nbs/18_sources.ipynb #698f45da
+# %% ../nbs/18_sources.ipynb #b7370b22
 class _Video:
     "Hands out frames of a video to whoever asks, in about the order of the frames"
     def __init__(self, path, every):
-        self.path,self.every,self.lock = path,every,threading.Lock()
-        self.ready,self.frames,self.at = {},None,-1
+        self.path,self.every,self.lock,self.ready,self.frames,self.at = path,every,threading.Lock(),{},None,-1
     def __getstate__(self): return dict(path=self.path, every=self.every)
     def __setstate__(self, state): self.__init__(**state)
 
     def frame(self, n):
         with self.lock:
             if n in self.ready: return self.ready.pop(n)
-            if self.frames is None or n<=self.at:
+            if self.frames is None or n <= self.at:
                 self.ready,self.frames = {},video_frames(self.path, self.every)
             for self.at,_,a in self.frames:
-                if self.at==n: return a
+                if self.at == n: return a
                 self.ready[self.at] = a  # another thread will want it, or nobody
-                if len(self.ready) > max(16, os.cpu_count() or 1):
-                    self.ready.pop(next(iter(self.ready)))
+                if len(self.ready) > max(16, os.cpu_count() or 1): self.ready.pop(next(iter(self.ready)))
         raise ImageProblem('this frame could not be read a second time: copy the video again')
 
-# %% ../nbs/18_sources.ipynb #7abe0bd7
+# %% ../nbs/18_sources.ipynb #8ab95bc6
 class _Frame(_Source):
     def __init__(self, name, video, n):
         super().__init__(name)
@@ -266,6 +258,7 @@ class _Folder:
         self.path = tempfile.mkdtemp(prefix='garbage_fastai-')
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
+# %% ../nbs/18_sources.ipynb #096b3aa4
 class _Unpacked(_Source):
     def __init__(self, name, file, folder):
         super().__init__(name)
@@ -279,32 +272,32 @@ def _archive_rows(path):
     folder = _Folder()
     inner = Path(folder.path)/'photos'
     files = [f for f,_ in find_images(safe_unpack(path, inner))]
-    return [(_Unpacked(f'{path}/{Path(f).relative_to(inner).as_posix()}', f, folder), None, None)
-            for f in files]
+    return [(_Unpacked(f'{path}/{Path(f).relative_to(inner).as_posix()}', f, folder), None,
+             None) for f in files]
 
+# %% ../nbs/18_sources.ipynb #752bc685
 def _video_rows(path, every):
     cap = _open_video(path)
     try: found = list(_grab(cap, every))
     finally: cap.release()
-    if not found:
-        raise ImageProblem('no frame of this video can be read: copy it again, or save it as MP4')
+    if not found: raise ImageProblem('no frame of this video can be read: copy it again, or save it as MP4')
     video = _Video(path, every)
     return [(_Frame(f'{path}#frame={n}', video, n), n, round(seconds, 3)) for n,seconds in found]
 
-# %% ../nbs/18_sources.ipynb #9eb3c158
 def _is_photo(o):
-    if isinstance(o, (bytes, bytearray, memoryview, Image.Image, np.ndarray)): return True
-    return hasattr(o, 'read') or hasattr(o, 'detach')  # a file, a tensor
+    return isinstance(o, (bytes, bytearray, memoryview, Image.Image, np.ndarray)) or hasattr(o, 'read') or hasattr(o, 'detach')
 
+# %% ../nbs/18_sources.ipynb #648f3406
 def _as_source(o, allow_private):
     "What stands in the column `path` for one photo"
     if is_url(o) and not os.path.lexists(o): return _Web(o, allow_private)
     if isinstance(getattr(o, 'file', o), io.TextIOBase):
         return _Refused('', "a file that is open as text: open it with 'rb'")
     if isinstance(o, str) or _is_photo(o): return o
-    return _Refused('', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, '
-                    'a PIL image or an array')
+    return _Refused('', f'no photo, but {type(o).__name__}: give a path, an address, bytes, a file, a PIL '
+                        'image or an array')
 
+# %% ../nbs/18_sources.ipynb #01d5f319
 def _table_rows(o, every, allow_private):
     "(source, frame, seconds) of every photo that `o` stands for"
     if isinstance(o, os.PathLike): o = os.fsdecode(o)
@@ -316,14 +309,25 @@ def _table_rows(o, every, allow_private):
         if os.path.isfile(o) and ending.endswith(VIDEO_EXTS): return _video_rows(o, every)
     return [(_as_source(o, allow_private), None, None)]
 
-# %% ../nbs/18_sources.ipynb #3e95479a
+# %% ../nbs/18_sources.ipynb #7e02f3b4
 def _rows_of_list(photos, every, allow_private):
     for o in photos:
         try: yield from _table_rows(o, every, allow_private)
         except (ValueError, OSError) as e:
             yield _Refused(os.fsdecode(o), getattr(e, 'reason', None) or str(e)),None,None
 
-# %% ../nbs/18_sources.ipynb #bd96fb9c
+# %% ../nbs/18_sources.ipynb #1c6ce22c
+def _listed(photos):
+    "`photos` as a list, and whether it was one"
+    if isinstance(photos, (str, os.PathLike)): return [photos],False
+    many = getattr(photos, 'ndim', 0) == 4 or isinstance(photos, np.ndarray) and photos.dtype.kind in 'OUS'
+    if _is_photo(photos) and not many: return [photos],True
+    if isinstance(photos, dict) or not hasattr(photos, '__iter__'):
+        raise TypeError('photos can be a table, a folder, a file, an address, a picture, or a list of those, '
+                        f'not {type(photos).__name__}')
+    return list(photos),True
+
+# %% ../nbs/18_sources.ipynb #8666d98a
 def _one(photo, every, allow_private):
     try: return _table_rows(photo, every, allow_private)
     except ImageProblem as e: return [(_Refused(os.fsdecode(photo), e.reason), None, None)]
@@ -332,8 +336,8 @@ def _objects(items):
     "A column of anything: pandas would look into arrays"
     res = np.empty(len(items), object)
     for i,o in enumerate(items): res[i] = o
-    plain = all(isinstance(o, str) and o.isprintable() for o in items)
-    return pd.Series(items, dtype='str') if plain else pd.Series(res)
+    return pd.Series(res) if any(not isinstance(o, str) or not o.isprintable()
+                                 for o in items) else pd.Series(items, dtype='str')
 
 # %% ../nbs/18_sources.ipynb #b8b99502
 def photo_names(
@@ -343,22 +347,10 @@ def photo_names(
     def name(i, o):
         if isinstance(o, str): return o
         own = getattr(o, 'filename', None) or getattr(o, 'name', None)
-        named = own and isinstance(own, (str, bytes, os.PathLike))
-        return os.fsdecode(own) if named else f'photos[{i}]'
+        return os.fsdecode(own) if isinstance(own, (str, bytes, os.PathLike)) and own else f'photos[{i}]'
     return [name(i, o) for i,o in enumerate(photos)]
 
-# %% ../nbs/18_sources.ipynb #1c6ce22c
-def _listed(photos):
-    "`photos` as a list, and whether it was one"
-    if isinstance(photos, (str, os.PathLike)): return [photos],False
-    of_paths = isinstance(photos, np.ndarray) and photos.dtype.kind in 'OUS'
-    many = of_paths or getattr(photos, 'ndim', 0)==4
-    if _is_photo(photos) and not many: return [photos],True
-    if isinstance(photos, dict) or not hasattr(photos, '__iter__'):
-        raise TypeError('photos can be a table, a folder, a file, an address, a picture, or a list '
-                        f'of those, not {type(photos).__name__}')
-    return list(photos),True
-
+# %% ../nbs/18_sources.ipynb #db545bf9
 def photo_table(
     photos, # A table with column `path`; or a folder, file, archive, video, address, picture or bytes; or a list of them
     every:int=30, # Take every n-th frame of a video: 30 is about one a second
@@ -372,11 +364,10 @@ def photo_table(
         paths = [_as_source(o, allow_private) for o in t['path']]
         return t if all(isinstance(o, str) for o in paths) else t.assign(path=_objects(paths))
     photos,is_list = _listed(photos)
-    # says what is missing
     if not is_list and not is_url(photos[0]) and not os.path.lexists(os.path.expanduser(photos[0])):
-        find_images(photos[0])
+        find_images(photos[0])  # says what is missing
     rows = list(_rows_of_list(photos, every, allow_private) if is_list
                 else _one(photos[0], every, allow_private))
     t = pd.DataFrame(dict(path=_objects([r[0] for r in rows])))
-    if all(r[1] is None for r in rows): return t
-    return t.assign(frame=[r[1] for r in rows], seconds=[r[2] for r in rows])
+    return t.assign(frame=[r[1] for r in rows],
+                    seconds=[r[2] for r in rows]) if any(r[1] is not None for r in rows) else t

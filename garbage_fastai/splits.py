@@ -28,26 +28,29 @@ DEFAULT_SPLIT = '50/25/25'  # where neither the folders nor the user say otherwi
 # %% ../nbs/19a_splits.ipynb #626aa0d4
 def _parts(path): return str(path).replace('\\', '/').strip('/').split('/')
 
+# %% ../nbs/19a_splits.ipynb #02b1c6ff
 def photo_ids(
     table:pd.DataFrame # With `path` and `label`
 ) -> list: # One string a row
     "Names of photos that don't depend on where the folder lies: `label/name`, longer only where two would be alike"
     ids = [f'{label}/{path}' for label,path in zip(table['label'], (_parts(p)[-1] for p in table['path']))]
-    twice = {i for i,n in Counter(ids).items() if n>1}
+    twice = {i for i,n in Counter(ids).items() if n > 1}
     if not twice: return ids
     by_id = defaultdict(list)
     for row,i in enumerate(ids):
         if i in twice: by_id[i].append((row, _parts(table['path'].iloc[row])))
     for i,rows in by_id.items():
         n,most = 2, max(len(p) for _,p in rows)
-        while n<=most and len({tuple(p[-n:]) for _,p in rows})<len(rows): n += 1
-        if n>most: raise ValueError(f"{'/'.join(rows[0][1])} is in the table twice: keep one row for each photo")
+        while n <= most and len({tuple(p[-n:]) for _,p in rows}) < len(rows): n += 1
+        if n > most:
+            raise ValueError(f"{'/'.join(rows[0][1])} is in the table twice: keep one row for each photo")
         for row,p in rows: ids[row] = f"{ids[row].rsplit('/', 1)[0]}/{'/'.join(p[-n:])}"
     return ids
 
 # %% ../nbs/19a_splits.ipynb #c924cce7
 def _lot(seed, name): return hashlib.sha256(f'{seed}|{name}'.encode('utf-8', 'surrogateescape')).digest()
 
+# %% ../nbs/19a_splits.ipynb #53937531
 def _shares(n, weights, least=None):
     "Whole numbers that sum to `n` and stand to each other as `weights`, none below `least`: by largest remainder"
     w = np.asarray(weights, float)
@@ -55,9 +58,9 @@ def _shares(n, weights, least=None):
     exact = n*w/w.sum()
     res = np.floor(exact+1e-9).astype(int)
     for i in np.argsort(res-exact, kind='stable')[:n-res.sum()]: res[i] += 1
-    for i in np.flatnonzero(res<least):  # who has too little takes from whoever has most above their share
-        while res[i]<least[i]:
-            spare = np.where(res>least, res-exact, -np.inf)
+    for i in np.flatnonzero(res < least):  # who has too little takes from whoever has most above their share
+        while res[i] < least[i]:
+            spare = np.where(res > least, res-exact, -np.inf)
             spare[i] = -np.inf
             res[np.argmax(spare)] -= 1
             res[i] += 1
@@ -71,18 +74,20 @@ def _units(rows, ids, labels, groups):
     for rs in units.values(): res.append((min(ids[r] for r in rs), rs))
     return sorted(res)
 
+# %% ../nbs/19a_splits.ipynb #a50ba9ce
 def _deal_groups(units, want, labels, seed, fractions):
     "Give each group of several photos to one part; `want` (class -> photos that each part still lacks) goes down"
     part_of,left,got = {}, Counter(), {c: np.zeros(3, int) for c in want}
     for _,rs in units: left.update({labels[r] for r in rs})
-    for name,rs in sorted((u for u in units if len(u[1])>1), key=lambda u: (-len(u[1]), _lot(seed, u[0]))):
+    for name,rs in sorted((u for u in units if len(u[1]) > 1), key=lambda u: (-len(u[1]), _lot(seed, u[0]))):
         has = Counter(labels[r] for r in rs)
-        allowed = np.array(fractions)>0
+        allowed = np.array(fractions) > 0
         for c in has:  # if the rest of a class is just enough for the parts that lack it, they come first
-            lack = (got[c]==0) & (want[c]+got[c]>0) & allowed
-            if lack.any() and left[c]<=lack.sum(): allowed = allowed & lack if (allowed & lack).any() else lack
+            lack = (got[c] == 0) & (want[c]+got[c] > 0) & allowed
+            if lack.any() and left[c] <= lack.sum():
+                allowed = allowed & lack if (allowed & lack).any() else lack
         over = np.array([sum(max(0, n-want[c][p]) for c,n in has.items()) for p in range(3)], float)
-        best = np.flatnonzero(allowed & (over==over[allowed].min()))
+        best = np.flatnonzero(allowed & (over == over[allowed].min()))
         cum = np.cumsum([fractions[p] for p in best])
         draw = int.from_bytes(_lot(seed, 'group '+name)[:8], 'big')/2**64*cum[-1]
         p = best[min(np.searchsorted(cum, draw, 'right'), len(best)-1)]
@@ -94,28 +99,31 @@ def _deal_groups(units, want, labels, seed, fractions):
 def _split_by_lot(ids, labels, groups, rows, fractions, seed):
     "Part (0, 1, 2) of each of `rows`"
     units = _units(rows, ids, labels, groups)
-    n_photos,n_units = Counter(labels[r] for r in rows), Counter(c for _,rs in units for c in {labels[r] for r in rs})
-    need = sum(f>0 for f in fractions)
-    if small := {c: n_units[c] for c in sorted(n_photos) if n_units[c]<need}:
-        grouped = {c: f' in {n} group{"s"*(n>1)}' for c,n in small.items() if n<n_photos[c]}
+    n_photos,n_units = Counter(labels[r] for r in rows), Counter(c for _,rs in units
+                                                                 for c in {labels[r] for r in rs})
+    need = sum(f > 0 for f in fractions)
+    if small := {c: n_units[c] for c in sorted(n_photos) if n_units[c] < need}:
+        grouped = {c: f' in {n} group{"s"*(n>1)}' for c,n in small.items() if n < n_photos[c]}
         have = ', '.join(f"'{c}' ({n_photos[c]}{grouped.get(c, '')})" for c in small)
-        raise ValueError(f'too few usable photos of {have}: each class needs {need} or more, one for each part of the split'
+        raise ValueError(f'too few usable photos of {have}: each class needs {need} or more, one for each part '
+                         'of the split'
                          + ', in different groups'*bool(grouped) + '. Add photos'
-                         + ', ask for two parts as in 75/25'*(need==3 and min(small.values())==2)
+                         + ', ask for two parts as in 75/25'*(need == 3 and min(small.values()) == 2)
                          + ', group fewer photos (--groups exact: only copies of a file; --groups none)'*bool(grouped)
                          + " or take the class's folder out")
-    some = [int(f>0) for f in fractions]
+    some = [int(f > 0) for f in fractions]
     want = {c: _shares(n, fractions, some) for c,n in sorted(n_photos.items())}
     part_of,got = _deal_groups(units, want, labels, seed, fractions)
     singles = defaultdict(list)
     for _,rs in units:
-        if len(rs)==1: singles[labels[rs[0]]].append(rs[0])
+        if len(rs) == 1: singles[labels[rs[0]]].append(rs[0])
     for c,rs in singles.items():
         rs.sort(key=lambda r: _lot(seed, ids[r]))
         room = np.maximum(want[c], 0)
-        least = [int(f>0 and g==0) for f,g in zip(fractions, got[c])]
-        sizes = _shares(len(rs), room if room.sum() else fractions, least if sum(least)<=len(rs) else None)
-        for p,chunk in enumerate(np.split(np.array(rs), np.cumsum(sizes)[:-1])): part_of.update((r, p) for r in chunk)
+        least = [int(f > 0 and g == 0) for f,g in zip(fractions, got[c])]
+        sizes = _shares(len(rs), room if room.sum() else fractions, least if sum(least) <= len(rs) else None)
+        for p,chunk in enumerate(np.split(np.array(rs), np.cumsum(sizes)[:-1])):
+            part_of.update((r, p) for r in chunk)
     return part_of
 
 # %% ../nbs/19a_splits.ipynb #c3c48860
@@ -123,17 +131,18 @@ def parse_fractions(
     how:str|tuple # (.5,.25,.25), (50,25,25) or '50/25/25'; two numbers leave the test part empty
 ) -> tuple: # Three numbers that sum to 1
     "Fractions of train, valid and test"
-    bad = ValueError(f"split '{how}' is not a split: give two or three parts that sum to 100 or to 1, such as 50/25/25, with "
-                     'more than 0 for the first two, train and valid')
+    bad = ValueError(f"split '{how}' is not a split: give two or three parts that sum to 100 or to 1, such as "
+                     "50/25/25, with more than 0 for the first two, train and valid")
     try: parts = [float(o) for o in (how.split('/') if isinstance(how, str) else how)]
     except (TypeError, ValueError): raise bad from None
     total = sum(parts)
-    if len(parts) not in (2,3) or not all(p>=0 for p in parts) or not (parts[0] and parts[1]): raise bad
-    if not any(abs(total-whole)<=1e-3*whole for whole in (1, 100)): raise bad
+    if len(parts) not in (2,3) or not all(p >= 0 for p in parts) or not (parts[0] and parts[1]): raise bad
+    if not any(abs(total-whole) <= 1e-3*whole for whole in (1, 100)): raise bad
     return tuple(p/total for p in [*parts, 0][:3])
 
 # %% ../nbs/19a_splits.ipynb #24da6598
-_part_names = {'train':'train', 'training':'train', 'valid':'valid', 'val':'valid', 'validation':'valid', 'dev':'valid',
+_part_names = {'train':'train', 'training':'train', 'valid':'valid', 'val':'valid', 'validation':'valid',
+               'dev':'valid',
                'test':'test', 'testing':'test', '':'', 'none':''}
 
 def read_splits(
@@ -141,21 +150,26 @@ def read_splits(
 ) -> pd.DataFrame: # `path` and `split`, and `label` and `group` if the file has them; all text
     "Read a split from a file, such as `save_splits` writes"
     path = Path(path).expanduser()
-    if not path.is_file(): raise FileNotFoundError(f"split '{path}': no such file. Give fractions such as 50/25/25, 'published', or "
-                                                   'the path of a CSV file with the columns path and split')
+    if not path.is_file():
+        raise FileNotFoundError(f"split '{path}': no such file. Give fractions such as 50/25/25, 'published', "
+                                "or the path of a CSV file with the columns path and split")
     df = read_text_csv(path)
     df.columns = [str(c).strip().lower() for c in df.columns]
     file_col = next((c for c in ('path','file','filename','image','name') if c in df), None)
     part_col = next((c for c in ('split','set','subset') if c in df), None)
     if not (file_col and part_col):
         raise ValueError(f"{path} needs the columns path and split, and has {', '.join(df.columns)}")
-    res = pd.DataFrame(dict(path=df[file_col].str.strip(), split=df[part_col].str.strip().str.lower().map(_part_names)), dtype=object)
+    res = pd.DataFrame(dict(path=df[file_col].str.strip(),
+                            split=df[part_col].str.strip().str.lower().map(_part_names)), dtype=object)
     odd = res.index[res['split'].isna()]
-    if len(odd): raise ValueError(f"{path}, line {odd[0]+2}: '{df[part_col][odd[0]]}' is none of train, valid, test or empty")
+    if len(odd):
+        raise ValueError(f"{path}, line {odd[0]+2}: '{df[part_col][odd[0]]}' is none of train, valid, test or "
+                         "empty")
     for c in ('label','group'):
         if c in df: res[c] = df[c]
     return res
 
+# %% ../nbs/19a_splits.ipynb #5ccf88e0
 def match_photos(
     table:pd.DataFrame, # With `path` and `label`
     keys:list # Ends of paths, as 'glass/7.jpg' or '7.jpg'
@@ -169,34 +183,39 @@ def match_photos(
     for key in keys:
         k,best,rows = _parts(key)[::-1],(0,False),[-1]
         for r,parts,label in by_name[k[0]]:
-            def common(parts): return next((i for i,(a,b) in enumerate(zip(k, parts)) if a!=b), min(len(k), len(parts)))
+            def common(parts):
+                return next((i for i,(a,b) in enumerate(zip(k, parts)) if a != b), min(len(k), len(parts)))
             n = max(common(parts), common([parts[0], label]))
-            if n<min(2, len(k)): continue
-            score = (n, k==parts)
-            if score>best: best,rows = score,[r]
-            elif score==best: rows.append(r)
-        res.append(rows[0] if len(rows)==1 else -2)
+            if n < min(2, len(k)): continue
+            score = (n, k == parts)
+            if score > best: best,rows = score,[r]
+            elif score == best: rows.append(r)
+        res.append(rows[0] if len(rows) == 1 else -2)
     return res
 
 # %% ../nbs/19a_splits.ipynb #610a6a50
 def _split_by_list(table, usable, listed, source):
     "Part of each row as `listed` (path, split, perhaps label) says; says in one line what didn't fit"
-    keys = [f'{label}/{p}' if label and len(_parts(p))==1 else p
+    keys = [f'{label}/{p}' if label and len(_parts(p)) == 1 else p
             for p,label in zip(listed['path'], listed['label'] if 'label' in listed else [''] * len(listed))]
     rows,res = match_photos(table, keys),{}
     for r,part,key in zip(rows, listed['split'], keys):
-        if r>=0 and res.setdefault(r, part)!=part:
-            raise ValueError(f"{source} puts '{key}' in {res[r] or 'no part'} and in {part or 'no part'}: keep one of the two lines")
+        if r >= 0 and res.setdefault(r, part) != part:
+            raise ValueError(f"{source} puts '{key}' in {res[r] or 'no part'} and in {part or 'no part'}: keep "
+                             "one of the two lines")
     if not set(usable) & set(res):
-        raise ValueError(f'{source} names none of the {len(usable)} photos: its first is {next(iter(keys), "missing")}, '
+        raise ValueError(f'{source} names none of the {len(usable)} photos: its first is '
+                         f'{next(iter(keys), "missing")}, '
                          f"the folder's first is {table['path'].iloc[usable[0]]}")
-    odd = [([k for k,r in zip(keys, rows) if r==-1], 'named there {} not found'),
-           ([k for k,r in zip(keys, rows) if r==-2], 'named there {} more than one photo'),
+    odd = [([k for k,r in zip(keys, rows) if r == -1], 'named there {} not found'),
+           ([k for k,r in zip(keys, rows) if r == -2], 'named there {} more than one photo'),
            ([table['path'].iloc[r] for r in usable if r not in res], '{} not named there')]
     verbs = [('is','are'), ('fits','fit'), ('is','are')]
     lines = [f"{len(o)} {text.format(verb[len(o)>1])} ({o[0]}{', ...' if len(o)>1 else ''})"
              for (o,text),verb in zip(odd, verbs) if o]
-    if lines: warnings.warn(f"split by {source}: {'; '.join(lines)}. These take no part", GarbageWarning, stacklevel=4)
+    if lines:
+        warnings.warn(f"split by {source}: {'; '.join(lines)}. These take no part", GarbageWarning,
+                      stacklevel=4)
     return res
 
 # %% ../nbs/19a_splits.ipynb #b04e7336
@@ -213,8 +232,9 @@ def published_split(
         for i,line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
             if not line.strip(): continue
             m = re.fullmatch(r'(.+?)\s+([1-6])', line.strip())
-            if not m: raise ValueError(f"{path}, line {i}: '{line[:60]}' is not a file name and a number from 1 to 6; get the "
-                                       f'file from {ds.home}')
+            if not m:
+                raise ValueError(f"{path}, line {i}: '{line[:60]}' is not a file name and a number from 1 to "
+                                 f"6; get the file from {ds.home}")
             rows.append((f'{_published_classes[int(m[2])]}/{m[1]}', part))
     return pd.DataFrame(rows, columns=['path','split'], dtype=object)
 
@@ -230,6 +250,7 @@ def _pick_column(columns, asked, names, option, path):
     if asked.strip().lower() in plain: return plain[asked.strip().lower()]
     raise ValueError(f"{path} has no column '{asked}': give {option} one of {', '.join(columns)}")
 
+# %% ../nbs/19a_splits.ipynb #e3abb8d6
 def read_labels(
     path:str|Path, # A CSV file with a line for each photo; commas, semicolons or tabs
     path_col:str|None=None, # Its column with the photos' names; None: the first with a usual name, such as file, image or id
@@ -241,38 +262,42 @@ def read_labels(
     df = read_text_csv(path)
     df.columns = [str(c).strip() for c in df.columns]
     files = _pick_column(df.columns, path_col, _path_names, '--path-col', path)
-    rest = [c for c in df.columns if c!=files]
+    rest = [c for c in df.columns if c != files]
     labels = _pick_column(rest, label_col, _label_names, '--label-col', path)
-    if len(df.columns)==2:  # the other one
+    if len(df.columns) == 2:  # the other one
         if files and not labels: labels = rest[0]
-        if labels and not files: files = next(c for c in df.columns if c!=labels)
+        if labels and not files: files = next(c for c in df.columns if c != labels)
     if not (files and labels):
-        raise ValueError(f"{path} has the columns {', '.join(df.columns)}, and it is not clear which holds the {'classes' if files else 'names'} "
-                         f"of the photos: say {'--label-col' if files else '--path-col'} NAME")
+        raise ValueError(f"{path} has the columns {', '.join(df.columns)}, and it is not clear which holds the "
+                         f"{'classes' if files else 'names'} of the photos: say "
+                         f"{'--label-col' if files else '--path-col'} NAME")
     res = pd.DataFrame(dict(path=df[files].str.strip(), label=df[labels].str.strip()), dtype=object)
     for c in df.columns:
         if c not in (files, labels): res[c] = df[c].str.strip()
-    return res[res['path']!=''].reset_index(drop=True)
+    return res[res['path'] != ''].reset_index(drop=True)
 
 # %% ../nbs/19a_splits.ipynb #ee9d07ec
 def _find_named(table, keys):
     "Rows of `table` for `keys`, also where these give other folders than the photos lie in, or names without an ending"
     rows = match_photos(table, keys)
-    if any(r!=-1 for r in rows): return rows
+    if any(r != -1 for r in rows): return rows
     names = [_parts(k)[-1] for k in keys]
     rows = match_photos(table, names)
-    if any(r!=-1 for r in rows): return rows if len(set(names))==len(set(keys)) else [-1]*len(keys)
+    if any(r != -1 for r in rows): return rows if len(set(names)) == len(set(keys)) else [-1]*len(keys)
     stems = table.assign(path=[os.path.splitext(_parts(p)[-1])[0] for p in table['path']])
     return match_photos(stems, names)
 
+# %% ../nbs/19a_splits.ipynb #e378253a
 def _one_each(rows, listed, column, source):
     "The value in `column` for each row of the table; two that differ are an error"
     res = {}
     for r,key,value in zip(rows, listed['path'], listed[column]):
-        if r>=0 and res.setdefault(r, value)!=value:
-            raise ValueError(f"{source} says of '{key}' both '{res[r]}' and '{value}': keep one of the two lines")
+        if r >= 0 and res.setdefault(r, value) != value:
+            raise ValueError(f"{source} says of '{key}' both '{res[r]}' and '{value}': keep one of the two "
+                             "lines")
     return res
 
+# %% ../nbs/19a_splits.ipynb #998e01b4
 def join_labels(
     table:pd.DataFrame, # From `scan_images`
     listed:pd.DataFrame, # From `read_labels`
@@ -281,20 +306,24 @@ def join_labels(
     "Give photos the labels that a file names"
     table = tidy_table(table)
     rows = _find_named(table, listed['path'].tolist())
-    if not any(r>=0 for r in rows):
-        raise ValueError(f"{source} names none of the {len(table)} photos: its first is {next(iter(listed['path']), 'missing')}, "
-                         f"the folder's first is {table['path'].iloc[0]}")
+    if not any(r >= 0 for r in rows):
+        raise ValueError(f"{source} names none of the {len(table)} photos: its first is "
+                         f"{next(iter(listed['path']), 'missing')}, the folder's first is "
+                         f"{table['path'].iloc[0]}")
     for state,text in ((-1, 'not found'), (-2, 'not clear, as several photos have that name')):
-        odd = [key for r,key in zip(rows, listed['path']) if r==state]
-        if odd: warnings.warn(f"{source}: {len(odd)} of its {len(listed)} photos {'is' if len(odd)==1 else 'are'} {text} "
-                              f"({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
+        odd = [key for r,key in zip(rows, listed['path']) if r == state]
+        if odd:
+            warnings.warn(f"{source}: {len(odd)} of its {len(listed)} photos {'is' if len(odd)==1 else 'are'} "
+                          f"{text} ({odd[0]}{', ...' if len(odd)>1 else ''})", GarbageWarning, stacklevel=2)
     for column in listed.columns.drop('path'):
         name = 'given' if column.lower() in _split_names else column
         if name in table and name not in ('label','given'): continue  # what a scan found stays
         values = _one_each(rows, listed, column, source)
-        if name=='given':
+        if name == 'given':
             odd = next((v for v in values.values() if v.lower() not in _part_names), None)
-            if odd is not None: raise ValueError(f"{source}: '{odd}' in the column {column} is none of train, valid, test or empty")
+            if odd is not None:
+                raise ValueError(f"{source}: '{odd}' in the column {column} is none of train, valid, test or "
+                                 "empty")
             values = {r: _part_names[v.lower()] for r,v in values.items()}
         table[name] = pd.Series([values.get(r, '') for r in range(len(table))], table.index, dtype=object)
     return table
@@ -306,21 +335,23 @@ def split_rule(
 ) -> str|tuple|Path: # 'folders' or `DEFAULT_SPLIT` for 'auto', else `how`
     "What 'auto' means for these photos: the split that the folders give, if they give one"
     given = 'given' in table and table['given'].isin(PARTS).any()
-    if how=='folders' and not given:
-        raise ValueError("split 'folders' needs photos in folders train, valid and test: give fractions such as 50/25/25, or a CSV file")
-    if not isinstance(how, str) or how!='auto': return how
+    if how == 'folders' and not given:
+        raise ValueError("split 'folders' needs photos in folders train, valid and test: give fractions such "
+                         "as 50/25/25, or a CSV file")
+    if not isinstance(how, str) or how != 'auto': return how
     return 'folders' if given else DEFAULT_SPLIT
 
+# %% ../nbs/19a_splits.ipynb #36455f33
 def _split_by_folders(ids, labels, groups, rows, given, seed):
     "Part of each of `rows` as the folders give it, completed from the training photos"
     part_of = {r: given[r] for r in rows if given[r]}
     has = set(part_of.values())
     if 'train' not in has:
-        raise ValueError(f"the folders give a part {' and '.join(sorted(has))} and none to train with that has labelled photos: "
-                         "add a folder train with one sub-folder for each class")
+        raise ValueError(f"the folders give a part {' and '.join(sorted(has))} and none to train with that has "
+                         "labelled photos: add a folder train with one sub-folder for each class")
     if 'valid' in has: return part_of
     fractions = (.8,.2,0.) if 'test' in has else parse_fractions(DEFAULT_SPLIT)
-    train = [r for r,part in part_of.items() if part=='train']
+    train = [r for r,part in part_of.items() if part == 'train']
     dealt = _split_by_lot(ids, labels, groups, train, fractions, seed)
     return {**part_of, **{r: PARTS[p] for r,p in dealt.items()}}
 
@@ -330,12 +361,13 @@ def split_origin(
 ) -> str: # One line; '' where the folders give no split
     "How a split came from the one that the folders give"
     if 'given' not in table: return ''
-    used = table[table['split'].isin(PARTS) & (table['given']!='')]
-    moved = used[used['split']!=used['given']]
+    used = table[table['split'].isin(PARTS) & (table['given'] != '')]
+    moved = used[used['split'] != used['given']]
     has = set(used['given'])
     if not len(moved): return 'split: as the folders give it'
-    if has=={'train'}: return 'split: dealt from the photos of the folder train, as no other holds labelled photos'
-    if 'valid' not in has and set(moved['split'])=={'valid'} and set(moved['given'])=={'train'}:
+    if has == {'train'}:
+        return 'split: dealt from the photos of the folder train, as no other holds labelled photos'
+    if 'valid' not in has and set(moved['split']) == {'valid'} and set(moved['given']) == {'train'}:
         return 'split: test as the folders give it; the photos to validate with are dealt from those to train with'
     return 'split: dealt anew, not as the folders give it'
 
@@ -348,6 +380,7 @@ def split_counts(
     n = pd.crosstab(used['label'], used['split']).reindex(columns=list(PARTS), fill_value=0)
     return n.rename_axis(index='class', columns=None)
 
+# %% ../nbs/19a_splits.ipynb #357adacf
 def check_splits(
     table:pd.DataFrame # With `label` and `split`
 ):
@@ -357,15 +390,17 @@ def check_splits(
     if odd: raise ValueError(f"the column split has '{odd[0]}', which is none of train, valid, test or empty")
     n = split_counts(table)
     if not len(n): raise ValueError('no photo takes part in the split: none was found, or none can be used')
-    if len(n)==1: raise ValueError(f"there is only one class, '{n.index[0]}', and a classifier needs two or more: make one "
-                                   'sub-folder of photos for each class')
+    if len(n) == 1:
+        raise ValueError(f"there is only one class, '{n.index[0]}', and a classifier needs two or more: make "
+                         "one sub-folder of photos for each class")
     for part in PARTS[:2]:
         if not n[part].sum():
-            raise ValueError(f'no photo is in the part {part}: give it a fraction above 0, or lines in the split file')
+            raise ValueError(f'no photo is in the part {part}: give it a fraction above 0, or lines in the '
+                             'split file')
     for part in PARTS[:2]:
-        if missing := [repr(str(c)) for c in n.index[n[part]==0]]:
-            raise ValueError(f"no photo of {', '.join(missing)} is in the part {part}: put some there in the split file, split by "
-                             "fractions, or take the class's folder out")
+        if missing := [repr(str(c)) for c in n.index[n[part] == 0]]:
+            raise ValueError(f"no photo of {', '.join(missing)} is in the part {part}: put some there in the "
+                             "split file, split by fractions, or take the class's folder out")
 
 # %% ../nbs/19a_splits.ipynb #991a4206
 def group_photos(
@@ -375,16 +410,19 @@ def group_photos(
 ) -> pd.DataFrame: # A copy whose column `group` says which photos stay on one side of a split; '' for those by themselves
     "Say which photos belong together"
     if groups is None: return table
-    if groups=='auto': return group_duplicates(table, progress=progress)
-    if groups=='exact': return group_duplicates(table, kind='exact')
-    if groups=='none': return table.drop(columns='group', errors='ignore')
+    if groups == 'auto': return group_duplicates(table, progress=progress)
+    if groups == 'exact': return group_duplicates(table, kind='exact')
+    if groups == 'none': return table.drop(columns='group', errors='ignore')
     if groups not in table:
         has = [c for c in table.columns if c not in _NO_GROUPS]
         raise ValueError(f"groups '{groups}' is not known: give auto, exact, none, or a column of the table"
-                         + (f", which has {', '.join(has)}" if has else '; it has none that photos could be grouped by'))
+                         + (f", which has {', '.join(has)}" if has else '; it has none that photos could be '
+                                                                        'grouped by'))
     return table.assign(group=['' if pd.isna(g) else str(g) for g in table[groups]])
 
-_NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split given'.split())
+# %% ../nbs/19a_splits.ipynb #3360d489
+_NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split '
+                 'given'.split())
 
 # %% ../nbs/19a_splits.ipynb #1b9bd31e
 def _usable_rows(table):
@@ -396,11 +434,13 @@ def _usable_rows(table):
     ok = table['ok'].astype(bool).to_numpy() if 'ok' in table else np.ones(len(table), bool)
     if not ok.any():
         why = f": {table['reason'].iloc[0]}" if 'reason' in table else ''
-        raise ValueError(f"none of the {len(table)} photos can be used, the first is {table['path'].iloc[0]}{why}")
-    no_label = ok & (labels=='').to_numpy()
-    if no_label.sum()==ok.sum():
-        raise ValueError(f"no photo is in a class's folder, the first is {table['path'][no_label].iloc[0]}: put them in one sub-folder "
-                         'for each class, or name their classes in a CSV file with --labels')
+        raise ValueError(f"none of the {len(table)} photos can be used, the first is "
+                         f"{table['path'].iloc[0]}{why}")
+    no_label = ok & (labels == '').to_numpy()
+    if no_label.sum() == ok.sum():
+        raise ValueError(f"no photo is in a class's folder, the first is {table['path'][no_label].iloc[0]}: "
+                         "put them in one sub-folder for each class, or name their classes in a CSV file "
+                         "with --labels")
     warn_strays(table)
     lost = sorted(set(labels)-set(labels[ok])-{''})
     if lost: warnings.warn(f"no photo of {', '.join(lost)} can be used: left out", GarbageWarning, stacklevel=3)
@@ -411,13 +451,16 @@ def _published(table, usable, data):
     "Part of each row as TrashNet's authors published it"
     labels = table['label'].tolist()
     other = sorted({labels[r] for r in usable}-set(_published_classes.values()))
-    if other: raise ValueError(f"the published split is TrashNet's and knows no class '{other[0]}': give fractions such as "
-                               '50/25/25, or a CSV file')
+    if other:
+        raise ValueError(f"the published split is TrashNet's and knows no class '{other[0]}': give fractions "
+                         "such as 50/25/25, or a CSV file")
     near = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in table['path']])
     return _split_by_list(table, usable, published_split(data, near), "TrashNet's published lists")
 
-def _is_fractions(how): return not isinstance(how, (str, Path)) or isinstance(how, str) and bool(re.fullmatch(r'[\d.\s/%-]+', how))
+def _is_fractions(how):
+    return not isinstance(how, (str, Path)) or isinstance(how, str) and bool(re.fullmatch(r'[\d.\s/%-]+', how))
 
+# %% ../nbs/19a_splits.ipynb #9900a805
 def split_images(
     table:pd.DataFrame, # One row a photo, as from `scan_images`: `path`, `label`, and if present `ok`, `given` and `group`
     how:str|tuple|Path='auto', # Fractions of train, valid, test, as '50/25/25' or (.5,.25,.25); 'folders'; 'published' (TrashNet's own); a CSV file; 'auto': the folders' own split, else 50/25/25
@@ -432,15 +475,20 @@ def split_images(
     usable = _usable_rows(table)
     how = split_rule(table, how)
     table = group_photos(table, groups)
-    if how=='published': part_of = _published(table, usable, data)
-    elif how!='folders' and not _is_fractions(how): part_of = _split_by_list(table, usable, read_splits(how), str(how))
+    if how == 'published': part_of = _published(table, usable, data)
+    elif how != 'folders' and not _is_fractions(how):
+        part_of = _split_by_list(table, usable, read_splits(how), str(how))
     else:
-        if groups=='auto': table = release_groups(table, 3 if how=='folders' else sum(f>0 for f in parse_fractions(how)))
+        if groups == 'auto':
+            table = release_groups(table, 3 if how == 'folders' else sum(f > 0 for f in parse_fractions(how)))
         labels,ids = table['label'].tolist(),photo_ids(table)
         together = table['group'] if 'group' in table else [None]*len(table)
         together = [None if pd.isna(g) or g in ('', -1) else g for g in together]
-        if how=='folders': part_of = _split_by_folders(ids, labels, together, usable, table['given'].tolist(), seed)
-        else: part_of = {r: PARTS[p] for r,p in _split_by_lot(ids, labels, together, usable, parse_fractions(how), seed).items()}
+        if how == 'folders':
+            part_of = _split_by_folders(ids, labels, together, usable, table['given'].tolist(), seed)
+        else:
+            part_of = {r: PARTS[p] for r,
+                       p in _split_by_lot(ids, labels, together, usable, parse_fractions(how), seed).items()}
     split = np.full(len(table), '', object)
     for r in usable: split[r] = part_of.get(r, '')
     res = table.assign(split=split)
@@ -454,11 +502,13 @@ def take_share(
     seed:int=42 # Another seed takes others
 ) -> pd.DataFrame: # A copy in which the other training photos take no part
     "Keep a share of the training photos, to see what more photos are worth; valid and test stay as they are"
-    if not 0<share<=1: raise ValueError(f'share={share} is not a share: give more than 0 and up to 1')
-    if share==1: return table
-    train = table[table['split']=='train'].assign(lot=lambda t: [_lot(seed, 'share '+o) for o in photo_ids(t)]).sort_values('lot')
+    if not 0 < share <= 1: raise ValueError(f'share={share} is not a share: give more than 0 and up to 1')
+    if share == 1: return table
+    train = table[table['split'] == 'train'].assign(lot=lambda t: [_lot(seed, 'share '+o)
+                                                                   for o in photo_ids(t)]).sort_values('lot')
     keep = {r for _,t in train.groupby('label') for r in t.index[:max(1, round(share*len(t)))]}
-    return table.assign(split=[s if s!='train' or r in keep else '' for r,s in zip(table.index, table['split'])])
+    return table.assign(split=[s if s != 'train' or r in keep else '' for r,
+                               s in zip(table.index, table['split'])])
 
 # %% ../nbs/19a_splits.ipynb #1d2e27c5
 def save_splits(
@@ -486,7 +536,8 @@ def kfold_tables(
     seed:int=42 # Another seed deals other folds
 ): # Yields k copies with the column `split`: test, valid and train; '' for photos that take no part
     "Deal the photos into `k` folds, and let each be the test part once"
-    if k < 3: raise ValueError(f'k must be 3 or more, since one fold tests, one chooses and the rest trains; got {k}')
+    if k < 3:
+        raise ValueError(f'k must be 3 or more, since one fold tests, one chooses and the rest trains; got {k}')
     missing = [c for c in ('path', 'label') if c not in table]
     if missing: raise ValueError(f'the table needs the column {missing[0]}, as scan_images makes it')
     warn_strays(table)
@@ -500,10 +551,12 @@ def kfold_tables(
     groups = [f'photo {i}' if pd.isna(g) or g in ('', -1) else f'group {g}' for g,i in zip(given, ids)]
     what = 'photos' if len(set(groups)) == len(rows) else 'groups'
     few = {c: n for c,n in Counter(c for c,_ in set(zip(y, groups))).items() if n < k}
-    if few: raise ValueError(f'too few {what} for {k} folds: ' + ', '.join(f'{c!r} has {n}' for c,n in sorted(few.items()))
-                             + '. Ask for fewer folds or add photos')
-    kf = (StratifiedKFold if what=='photos' else StratifiedGroupKFold)(k, shuffle=True, random_state=seed)
-    folds = [rows[i] for _,i in kf.split(y, y.astype(str), groups if what=='groups' else None)]
+    if few:
+        raise ValueError(f'too few {what} for {k} folds: ' + ', '.join(f'{c!r} has {n}' for c,
+                                                                       n in sorted(few.items()))
+                         + '. Ask for fewer folds or add photos')
+    kf = (StratifiedKFold if what == 'photos' else StratifiedGroupKFold)(k, shuffle=True, random_state=seed)
+    folds = [rows[i] for _,i in kf.split(y, y.astype(str), groups if what == 'groups' else None)]
     for i in range(k):
         split = np.full(len(table), '', object)
         split[rows],split[folds[(i+1)%k]],split[folds[i]] = 'train','valid','test'
@@ -516,22 +569,33 @@ DECISIONS = ('keep', 'relabel', 'leave_out')
 
 def read_decisions(
     path:str|Path # CSV with the columns path, decision and label; commas, semicolons or tabs
-)->pd.DataFrame: # These three columns, one row a photo
+) -> pd.DataFrame: # These three columns, one row a photo
     "Read and check what a person decided on a review sheet"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such file of decisions')
     d = read_text_csv(path)
     missing = [c for c in ('path', 'decision', 'label') if c not in d]
-    if missing: raise ValueError(f'{path} has no column {missing[0]!r} (there are: {", ".join(map(str, d.columns))})')
+    if missing:
+        raise ValueError(f'{path} has no column {missing[0]!r} (there are: {", ".join(map(str, d.columns))})')
     d = d[['path', 'decision', 'label']].drop_duplicates(ignore_index=True)
     for r in d.itertuples():
-        if r.decision not in DECISIONS: raise ValueError(f'{path}: {r.decision!r} for {_path_shown(r.path)} is none of {", ".join(DECISIONS)}')
-        if r.decision == 'relabel' and not r.label: raise ValueError(f'{path}: relabel of {_path_shown(r.path)} needs a label')
+        if r.decision not in DECISIONS:
+            raise ValueError(f'{path}: {r.decision!r} for {_path_shown(r.path)} is none of '
+                             f'{", ".join(DECISIONS)}')
+        if r.decision == 'relabel' and not r.label:
+            raise ValueError(f'{path}: relabel of {_path_shown(r.path)} needs a label')
     twice = d.loc[d['path'].duplicated(), 'path']
-    if len(twice): raise ValueError(f'{path} decides twice, and differently, about {_path_shown(twice.iloc[0])}: keep one of the lines')
+    if len(twice):
+        raise ValueError(f'{path} decides twice, and differently, about {_path_shown(twice.iloc[0])}: keep one '
+                         'of the lines')
     return d
 
-def page_text(path): return str(path).encode('utf-8', 'replace').decode()  # a web page cannot hold bytes that are no text, and puts ? for them
+# %% ../nbs/19a_splits.ipynb #2d149124
+def page_text(
+    path:str|Path # A path, maybe with bytes that are no text
+) -> str: # With ? for them, as a web page has it
+    "A path as a review sheet can hold it"
+    return str(path).encode('utf-8', 'replace').decode()
 
 def _path_shown(path): return page_text(path) if page_text(path).isprintable() else ascii(path)
 
@@ -545,15 +609,19 @@ def _decided_rows(table, paths):
     at.update((page_text(p), i) for p,i in zip(ends, match_photos(table, ends)))
     rows = [at[page_text(p)] for p in paths]
     for p,i in zip(paths, rows):
-        if i < 0: raise ValueError(f"decision about {_path_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")
+        if i < 0:
+            raise ValueError(f"decision about {_path_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")
     twice = pd.Series(rows)[pd.Series(rows).duplicated()]
-    if len(twice): raise ValueError(f"several decisions are about {_path_shown(table['path'].iloc[twice.iloc[0]])}: keep one of them")
+    if len(twice):
+        raise ValueError(f"several decisions are about {_path_shown(table['path'].iloc[twice.iloc[0]])}: keep "
+                         "one of them")
     return rows
 
+# %% ../nbs/19a_splits.ipynb #c0d049d7
 def apply_decisions(
     table:pd.DataFrame, # With `path` and `label`, such as from `scan_images`
     decisions:pd.DataFrame # From `read_decisions`
-)->pd.DataFrame: # A copy of `table` with the column `decision`: keep, relabel, leave_out, or '' where nothing was decided
+) -> pd.DataFrame: # A copy of `table` with the column `decision`: keep, relabel, leave_out, or '' where nothing was decided
     "Change labels, and leave photos out, as decided; no file is touched"
     res = table.reset_index(drop=True)
     if 'ok' not in res: res = res.assign(ok=True, reason='')
@@ -561,7 +629,8 @@ def apply_decisions(
     known = set(res['label'].dropna()) - {''}
     for i,d in zip(_decided_rows(res, list(decisions['path'])), decisions.itertuples()):
         if d.decision == 'relabel' and d.label not in known:
-            raise ValueError(f'decision to relabel {_path_shown(d.path)} to {d.label!r}: the table has only the labels {", ".join(sorted(known))}')
+            raise ValueError(f'decision to relabel {_path_shown(d.path)} to {d.label!r}: the table has only '
+                             f'the labels {", ".join(sorted(known))}')
         res.loc[i, 'decision'] = d.decision
         if d.decision == 'relabel': res.loc[i, 'label'] = d.label
         if d.decision == 'leave_out': res.loc[i, ['ok', 'reason']] = False, LEFT_OUT

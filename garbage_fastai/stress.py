@@ -33,6 +33,7 @@ def darken(
     light = (.6,.4,.25,.15,.08)[strength-1]
     return _bytes(img*light + rng.normal(0, 1+.6*strength, img.shape))
 
+# %% ../nbs/37_stress.ipynb #c4d88dad
 def add_glare(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: how large and bright the spot is
@@ -45,6 +46,7 @@ def add_glare(
     spot = np.exp(-((y-cy)**2+(x-cx)**2)/(2*(.08+.05*strength)**2))*(.55+.15*strength)
     return _bytes(img + (255.-img)*spot.clip(0, 1)[...,None])
 
+# %% ../nbs/37_stress.ipynb #915fc2c1
 def defocus(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: standard deviation of .4, .8, 1.3, 2 or 3% of the longer side
@@ -66,6 +68,7 @@ def rotate_photo(
     big = np.pad(img, ((pad,pad),(pad,pad),(0,0)), mode='symmetric')
     return np.asarray(Image.fromarray(big).rotate(angle, Image.Resampling.BILINEAR))[pad:pad+h,pad:pad+w]
 
+# %% ../nbs/37_stress.ipynb #083137b1
 def compress_jpeg(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: quality 40, 25, 15, 8 or 4
@@ -76,6 +79,7 @@ def compress_jpeg(
     Image.fromarray(img).save(buf, 'JPEG', quality=(40,25,15,8,4)[strength-1])
     return np.asarray(Image.open(buf))
 
+# %% ../nbs/37_stress.ipynb #fb6c7d00
 def downsample(
     img:np.ndarray, # uint8, (height, width, 3)
     strength:int, # 1 to 5: sides of 1/1.5, 1/2.5, 1/4, 1/6 or 1/9
@@ -83,7 +87,8 @@ def downsample(
 ) -> np.ndarray: # Of the same shape
     "Made smaller and enlarged again, as from far away or from a poor camera"
     im,by = Image.fromarray(img),(1.5,2.5,4,6,9)[strength-1]
-    return np.asarray(im.resize([max(1, round(o/by)) for o in im.size], Image.Resampling.BOX).resize(im.size, Image.Resampling.BILINEAR))
+    return np.asarray(im.resize([max(1, round(o/by))
+                                 for o in im.size], Image.Resampling.BOX).resize(im.size, Image.Resampling.BILINEAR))
 
 # %% ../nbs/37_stress.ipynb #86a37139
 def _noise(rng, h, w, ny, nx):
@@ -97,18 +102,20 @@ def _mix(t, *colors):
     i = np.minimum(t.astype(int), len(colors)-2)
     return c[i]+(c[i+1]-c[i])*(t-i)[...,None]
 
+# %% ../nbs/37_stress.ipynb #f1e4c782
 def _wood(rng, h, w):
     y,x = np.mgrid[:h,:w]/max(h, w)
     n = rng.integers(3, 7)
     plank = (y*n).astype(int)
     grain = np.sin(2*np.pi*(y*rng.uniform(12, 25) + 2*_noise(rng, h, w, 2*n, 3) + 7.3*plank))
     t = .5+.12*grain+.15*_noise(rng, h, w, h/2, 4)+rng.uniform(-.25, .25, n+1)[plank]
-    return _mix(t, (60,38,22), (125,85,50), (185,140,95))*np.where((y*n)%1<.03, .45, 1)[...,None]
+    return _mix(t, (60,38,22), (125,85,50), (185,140,95))*np.where((y*n)%1 < .03, .45, 1)[...,None]
 
 def _gravel(rng, h, w):
     t = .45+sum(a*_noise(rng, h, w, h/s, w/s) for s,a in ((1.5,.3), (4,.4), (11,.2)))
     return _mix(t, (45,43,42), (110,107,103), (190,186,180))*rng.uniform(.6, 1.1)
 
+# %% ../nbs/37_stress.ipynb #8417c9de
 def _grass(rng, h, w):
     t = np.max([np.asarray(Image.fromarray(_noise(rng, 2*h, 2*w, h/8, w)).rotate(a, Image.Resampling.BILINEAR))[h//2:h//2+h,w//2:w//2+w]
                 for a in rng.uniform(-35, 35, 4)], 0)
@@ -117,9 +124,10 @@ def _grass(rng, h, w):
 def _cloth(rng, h, w):
     y,x = np.mgrid[:h,:w]/max(h, w)
     n,a,b = rng.uniform(5, 14),rng.uniform(20, 130, 3),rng.uniform(120, 245, 3)
-    t = ((np.sin(2*np.pi*n*x)>0)*.5 + (np.sin(2*np.pi*n*y)>0)*.5)
+    t = ((np.sin(2*np.pi*n*x) > 0)*.5 + (np.sin(2*np.pi*n*y) > 0)*.5)
     return _mix(t, a, b)*(1+.12*_noise(rng, h, w, h/1.5, w/1.5))[...,None]
 
+# %% ../nbs/37_stress.ipynb #07faf327
 def _brick(rng, h, w):
     y,x = np.mgrid[:h,:w]/max(h, w)
     n = rng.uniform(5, 9)
@@ -127,7 +135,7 @@ def _brick(rng, h, w):
     u = x*n/2.4+.5*(row%2)
     shade = rng.uniform(.1, .9, (12,12))[row, u.astype(int)]
     brick = _mix(shade+.2*_noise(rng, h, w, h/2, w/2), (105,45,32), (150,75,55), (190,115,90))
-    joint = ((y*n)%1<.12) | (u%1<.05)
+    joint = ((y*n)%1 < .12) | (u%1 < .05)
     return np.where(joint[...,None], 185+25*_noise(rng, h, w, h/2, w/2)[...,None], brick)
 
 # %% ../nbs/37_stress.ipynb #64866454
@@ -148,7 +156,8 @@ def replace_background(
     return _bytes(img + (ground-img)*m*strength/5)
 
 # %% ../nbs/37_stress.ipynb #7093df60
-STRESSES = dict(darkness=darken, glare=add_glare, blur=defocus, rotation=rotate_photo, jpeg=compress_jpeg, small=downsample,
+STRESSES = dict(darkness=darken, glare=add_glare, blur=defocus, rotation=rotate_photo, jpeg=compress_jpeg,
+                small=downsample,
                 background=replace_background)
 
 # %% ../nbs/37_stress.ipynb #f6d81143
@@ -162,15 +171,19 @@ def _sample(table, n, seed):
 def _change(f, name, strength, seed):
     "The function that `predict_table` runs on each photo"
     def change(img, path):
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(Path(path).name.encode('utf-8', 'surrogateescape'))])
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode()),
+                                     zlib.crc32(Path(path).name.encode('utf-8', 'surrogateescape'))])
         return f(img, strength, rng)
     return change
 
+# %% ../nbs/37_stress.ipynb #c0e8ce1a
 def _which(stresses):
     if stresses is None: return STRESSES
     if isinstance(stresses, dict): return stresses
     unknown = [o for o in listify(stresses) if o not in STRESSES]
-    if unknown: raise ValueError(f"stresses: {unknown[0]!r} is not known; choose from {', '.join(STRESSES)}, or give a dictionary of functions")
+    if unknown:
+        raise ValueError(f"stresses: {unknown[0]!r} is not known; choose from {', '.join(STRESSES)}, or give a "
+                         "dictionary of functions")
     return {o:STRESSES[o] for o in listify(stresses)}
 
 # %% ../nbs/37_stress.ipynb #e9f53524
@@ -186,16 +199,18 @@ def stress_test(
 ) -> pd.DataFrame: # Columns stress, strength, n, accuracy, lo, hi; the first row is 'clean', strength 0
     "Accuracy under each change at each strength, with 95% Wilson intervals"
     stresses = _which(stresses)
-    if not set(strengths)<={1,2,3,4,5}: raise ValueError(f"strengths are whole numbers from 1 to 5, got {tuple(strengths)}")
-    if n is not None and n<1: raise ValueError(f"stress_test: n={n}: give at least 1 photo, or None for all")
+    if not set(strengths) <= {1,2,3,4,5}:
+        raise ValueError(f"strengths are whole numbers from 1 to 5, got {tuple(strengths)}")
+    if n is not None and n < 1: raise ValueError(f"stress_test: n={n}: give at least 1 photo, or None for all")
     missing = {'path','label'}-set(table.columns)
     if missing: raise ValueError(f"stress_test: the table has no column '{missing.pop()}'")
-    t = table[table['label'].notna() & (table['label']!='')]
+    t = table[table['label'].notna() & (table['label'] != '')]
     if 'ok' in t: t = t[t['ok'].astype(bool)]
     if not len(t): raise ValueError("stress_test: no readable photo with a label in the table")
     t = t.reset_index(drop=True)[[c for c in ('path','label','text') if c in t]]
     if n is not None: t = _sample(t, n, seed)
-    if getattr(getattr(model, 'model', None), 'image_body', model) is None: raise ValueError("stress_test: this model looks at descriptions alone: give one that looks at photos")
+    if getattr(getattr(model, 'model', None), 'image_body', model) is None:
+        raise ValueError("stress_test: this model looks at descriptions alone: give one that looks at photos")
     size = photo_loader(model.dls).size if isinstance(model, Learner) else model.size
     run = partial(predict_images, model) if isinstance(model, Learner) else model.predict
     cache = {} if 3*size[0]*size[1]*len(t) < free_memory()/4 else None
@@ -204,7 +219,7 @@ def stress_test(
     for name,s in progress_bar(todo, leave=False) if progress else todo:
         change = _change(stresses[name], name, s, seed) if s else None
         p = run(t, bs=bs, progress=False, change=change, cache=cache)
-        k,ok = int((p['predicted']==p['label'])[p['ok']].sum()),int(p['ok'].sum())
+        k,ok = int((p['predicted'] == p['label'])[p['ok']].sum()),int(p['ok'].sum())
         rows.append((name, s, ok, k/max(1, ok), *wilson_interval(k, ok)))
     return pd.DataFrame(rows, columns=['stress','strength','n','accuracy','lo','hi'])
 
@@ -213,7 +228,7 @@ def stress_score(
     result:pd.DataFrame # From `stress_test`
 ) -> float: # Between 0 and 1
     "Mean accuracy over all changes and strengths, the clean photos left out"
-    return float(result.loc[result['strength']>0, 'accuracy'].mean())
+    return float(result.loc[result['strength'] > 0, 'accuracy'].mean())
 
 # %% ../nbs/37_stress.ipynb #fb755cb3
 def plot_stress(
@@ -222,18 +237,20 @@ def plot_stress(
 ):
     "Plot accuracy over strength for each change, with 95% intervals"
     results = result if isinstance(result, dict) else {'':result}
-    names = list(dict.fromkeys(o for r in results.values() for o in r.loc[r['strength']>0, 'stress']))
+    names = list(dict.fromkeys(o for r in results.values() for o in r.loc[r['strength'] > 0, 'stress']))
     if not names: raise ValueError("plot_stress: the result holds no stress, only clean photos")
     cols = min(4, len(names))
     rows = -(-len(names)//cols)
     with plt.style.context('default'):
-        fig,axs = plt.subplots(rows, cols, figsize=figsize or (2.3*cols+.4, 2.1*rows+.6), squeeze=False, sharex=True, sharey=True,
+        fig,axs = plt.subplots(rows, cols, figsize=figsize or (2.3*cols+.4, 2.1*rows+.6), squeeze=False,
+                               sharex=True, sharey=True,
                                layout='constrained', facecolor='white')
     for ax in axs.flat[len(names):]: ax.set_axis_off()
     for name,ax in zip(names, axs.flat):
         for i,(who,r) in enumerate(results.items()):
-            line = r[(r['strength']==0) | (r['stress']==name)].sort_values('strength')
-            ax.plot(line['strength'], line['accuracy'], f'C{i}o-', ms=3, label=f'{who} ({stress_score(r):.0%})' if who else None)
+            line = r[(r['strength'] == 0) | (r['stress'] == name)].sort_values('strength')
+            ax.plot(line['strength'], line['accuracy'], f'C{i}o-', ms=3,
+                    label=f'{who} ({stress_score(r):.0%})' if who else None)
             ax.fill_between(line['strength'], line['lo'], line['hi'], color=f'C{i}', alpha=.15, lw=0)
         ax.set_title(name, fontsize=10, parse_math=False)
         ax.set(ylim=(0,1), xticks=range(6))
@@ -241,8 +258,11 @@ def plot_stress(
         ax.grid(alpha=.3)
     fig.supxlabel('strength (0: photo as it is)', fontsize=10)
     fig.supylabel('accuracy', fontsize=10)
-    fig.suptitle('Accuracy under stress' if len(results)>1 else f"Accuracy under stress: {stress_score(next(iter(results.values()))):.0%} on average")
-    if len(results)>1: axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(), loc='center' if len(names)<axs.size else 'lower left', fontsize=9)
+    fig.suptitle('Accuracy under stress' if len(results) > 1
+                 else f"Accuracy under stress: {stress_score(next(iter(results.values()))):.0%} on average")
+    if len(results) > 1:
+        axs.flat[-1].legend(*axs.flat[0].get_legend_handles_labels(),
+                            loc='center' if len(names) < axs.size else 'lower left', fontsize=9)
     return fig
 
 # %% ../nbs/37_stress.ipynb #9204046b
@@ -263,6 +283,7 @@ def compare_shares(
     finally: learn.model.load_state_dict(after)
     return pd.DataFrame(rows, columns=['share','clean','stress'])
 
+# %% ../nbs/37_stress.ipynb #ea0ea878
 def pick_share(
     shares:pd.DataFrame, # From `compare_shares`
     cost:float=.005 # What may be lost on photos as they are, as a share of them

@@ -59,7 +59,7 @@ def test_auto_without_extras_is_torch(model_dir, monkeypatch, capsys):
 
 def test_engine_that_is_not_there_is_said(model_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, 'openvino', None)
-    monkeypatch.setattr(engines, '_cached_onnx', lambda *a: b'')
+    monkeypatch.setattr(engines, 'cached_onnx', lambda *a: b'')
     with pytest.raises(ValueError, match=r'pip install .garbage_fastai\[openvino\]'): Predictor(model_dir, device='cpu', engine='openvino')
     with pytest.raises(ValueError, match='auto, torch, onnx, openvino'): Predictor(model_dir, engine='tensorrt')
 
@@ -68,7 +68,7 @@ def test_auto_survives_a_broken_engine(model_dir, monkeypatch, tmp_path):
     def broken(*args): raise RuntimeError('no such instruction')
     monkeypatch.setattr(engines, 'installed_engines', lambda: dict(torch='1', onnx='1'))
     monkeypatch.setattr(engines, 'onnx_forward', broken)
-    monkeypatch.setattr(engines, '_cached_onnx', lambda *a: b'')
+    monkeypatch.setattr(engines, 'cached_onnx', lambda *a: b'')
     (tmp_path/'file').write_text('')
     monkeypatch.setenv('GARBAGE_FASTAI_CACHE', str(tmp_path/'file'))
     assert Predictor(model_dir, device='cpu', engine='auto').engine == 'torch'
@@ -78,7 +78,7 @@ def test_auto_measures_once(model_dir, monkeypatch, tmp_path):
     def forward(*args): return lambda x: np.full((len(x),6), 1/6, np.float32)
     def rates(forwards, size): calls.append(sorted(forwards)); return dict(torch=1., onnx=2.)
     monkeypatch.setattr(engines, 'installed_engines', lambda: dict(torch='1', onnx='1'))
-    for k,v in dict(_cached_onnx=lambda *a: b'', onnx_forward=forward, time_engines=rates).items(): monkeypatch.setattr(engines, k, v)
+    for k,v in dict(cached_onnx=lambda *a: b'', onnx_forward=forward, time_engines=rates).items(): monkeypatch.setattr(engines, k, v)
     assert [Predictor(model_dir, device='cpu', engine='auto').engine for _ in range(3)] == ['onnx']*3
     assert calls == [['onnx','torch']]
     file, = (tmp_path/'cache'/'engines').glob('*.json')

@@ -5,9 +5,9 @@ import numpy as np, pandas as pd, pytest
 
 from garbage_fastai.layout import folder_names
 from garbage_fastai.predictions import assemble_predictions
-from garbage_fastai.sort import copy_sorted, evaluate_model
+from garbage_fastai.sort import copy_sorted, evaluate_model, learned_words
 from garbage_fastai.export import learned_photos, read_learned
-from garbage_fastai.train import learned_words, load_table, train_run
+from garbage_fastai.train import load_table, train_run
 from garbage_fastai.predictions import read_predictions
 from test_cli import call
 
@@ -158,9 +158,9 @@ def test_twins_are_told_when_a_folder_is_looked_through(sample_dir, tmp_path):
 
 def test_served_photos_are_kept_apart(tmp_path):
     "The page that keeps photos has a folder for each class too"
-    from garbage_fastai.app import _keep
+    from garbage_fastai.app import keep_photos
     classes = ['Glass','glass','a/b','a:b']
     for i in range(4): (tmp_path/f'{i}.jpg').write_text(classes[i])
-    _keep([tmp_path/f'{i}.jpg' for i in range(4)], [{'class':c, 'probabilities':dict.fromkeys(classes, .25)} for c in classes], tmp_path/'kept')
+    keep_photos([tmp_path/f'{i}.jpg' for i in range(4)], [{'class':c, 'probabilities':dict.fromkeys(classes, .25)} for c in classes], tmp_path/'kept')
     assert {p.parent.name: p.read_text() for p in (tmp_path/'kept').rglob('*.jpg')} == {v:k for k,v in folder_names(classes).items()}
     assert len({p.parent.name.casefold() for p in (tmp_path/'kept').rglob('*.jpg')}) == 4

@@ -11,7 +11,7 @@ from garbage_fastai.cli import read_change
 from garbage_fastai.data import build_dataloaders, photo_loader
 from garbage_fastai.duplicates import group_duplicates
 from garbage_fastai.evaluate import Evaluation
-from garbage_fastai.experiments import run_recipe
+from garbage_fastai.experiments import run_experiment
 from garbage_fastai.export import Predictor, export_model, read_model_json
 from garbage_fastai.learner import compute_features
 from garbage_fastai.runs import differences
@@ -169,7 +169,7 @@ def test_two_classes_by_sift(tmp_path):
     "Probabilities of both, and the more likely one is what the machine says"
     folder = draw_sample(tmp_path/'photos', n=12, size=(96,96))
     for c in ('glass','metal','plastic','trash'): shutil.rmtree(folder/c)
-    with contextlib.redirect_stdout(io.StringIO()): run_recipe('sift_svm', folder, seeds=1, out=tmp_path/'runs', progress=False, size=(96,96), words=20)
+    with contextlib.redirect_stdout(io.StringIO()): run_experiment('sift_svm', folder, seeds=1, out=tmp_path/'runs', progress=False, size=(96,96), words=20)
     preds = read_predictions(next((tmp_path/'runs').rglob('predictions.csv')))
     assert np.allclose(preds[['cardboard','paper']].sum(axis=1), 1, atol=1e-4) and preds['predicted'].nunique() == 2
 
@@ -318,3 +318,33 @@ def test_what_cannot_be_exported(odd_shapes, tmp_path):
                        (vision_learner(dls, resnet18, pretrained=False, cut=-3, custom_head=net(256)), "can't be built anew"), (vision_learner(dls, resnet_like, pretrained=False, cut=-2), 'neither timm')):
         with pytest.raises(ValueError, match=says): export_model(learn, tmp_path/'m')
         assert not list(tmp_path.iterdir())
+
+# ---- schedules
+
+def _rates(fit):
+    "The learning rates of every batch in a tiny training of eight batches an epoch"
+    from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, nn
+    class Record(Callback):
+        order,rates = 61,None  # after ParamScheduler
+        def before_fit(self): self.rates = []
+        def before_batch(self):
+            if self.training: self.rates.append([h['lr'] for h in self.opt.hypers])
+    rows = [(torch.rand(4), i%2) for i in range(16)]
+    learn,seen = Learner(DataLoaders.from_dsets(rows, rows, bs=2, device='cpu'), nn.Linear(4, 2), CrossEntropyLossFlat()),Record()
+    with learn.no_bar(), learn.no_logging(): fit(learn, seen)
+    return np.array(seen.rates)
+
+def test_one_cycle_is_that_of_fastai():
+    from garbage_fastai.learner import lr_schedule
+    theirs = _rates(lambda learn, cb: learn.fit_one_cycle(5, 2e-3, pct_start=.2, cbs=cb))
+    np.testing.assert_array_equal(_rates(lambda learn, cb: learn.fit_schedule('one-cycle', 5, 2e-3, cbs=cb)), theirs)
+    shape = lr_schedule('one-cycle')
+    np.testing.assert_allclose(theirs[:,0], [2e-3*shape(i/40) for i in range(40)], atol=1e-7)
+
+@pytest.mark.parametrize('cycles', range(1, 12))
+def test_cycles_share_out_the_whole_training(cycles):
+    from garbage_fastai.learner import lr_schedule
+    shape = lr_schedule('cyclic', cycles=cycles)
+    assert abs(shape(0.)-1) < 1e-6 and shape(.9999) < 1e-3
+
+def test_a_rate_of_zero_stays_finite(): assert np.isfinite(_rates(lambda learn, cb: learn.fit_schedule('smooth', 1, 0., cbs=cb))).all()

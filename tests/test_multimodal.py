@@ -192,6 +192,20 @@ def test_padding_has_no_say(tiny):
     beside = model(tokens.batch(['clean', 'a clean rinsed bottle a greasy dirty thing']))[:1]
     torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-4)
 
+@pytest.mark.parametrize('arch', ['mobilenetv3_small_050','vit_tiny_patch16_224','torchvision/vgg11','torchvision/mobilenet_v2'])
+def test_any_body_without_its_classifier(arch):
+    from garbage_fastai.text.network import cut_classifier, new_image_body
+    body,n = cut_classifier(new_image_body(arch, pretrained=False).eval())
+    with torch.no_grad(): assert body(torch.randn(1, 3, 224, 224)).shape == (1,n)
+    assert cut_classifier(body) == (body,n)  # once cut, it stays so
+
+def test_texts_of_nothing_and_encoders_that_are_none(tmp_path):
+    from garbage_fastai.text.network import FusionModel, load_encoder, map_texts
+    assert map_texts(None, ['', ''], progress=False)[0] is None and map_texts(None, [], progress=False) == (None, [])
+    with pytest.raises(ValueError, match="encoder='packaged', which installs with pip"): load_encoder('nobody/no-such-encoder')
+    with pytest.raises(ValueError, match='is no folder that transformers can read'): load_encoder(tmp_path)
+    with pytest.raises(ValueError, match='needs an image_body'): FusionModel()
+
 def test_damaged_folders_are_named(table, tiny, tmp_path):
     import shutil
     from garbage_fastai.export import Predictor, export_model

@@ -183,8 +183,8 @@ def test_experiment_lists_and_refuses(tmp_path, capsys, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ['notes.csv']
 
 def test_sift_is_reproducible(sample_dir, tmp_path):
-    from garbage_fastai.experiments import run_recipe
+    from garbage_fastai.experiments import run_experiment
     pytest.importorskip('cv2')
-    tables = [run_recipe('sift_svm', sample_dir, 1, tmp_path/o, progress=False, size=(96,96), words=30) for o in 'ab']
+    tables = [run_experiment('sift_svm', sample_dir, 1, tmp_path/o, progress=False, size=(96,96), words=30) for o in 'ab']
     cols = ['split_hash','n','accuracy','macro_f1']
     assert tables[0][cols].equals(tables[1][cols]) and len(list((tmp_path/'a').rglob('report.html'))) == 1

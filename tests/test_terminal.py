@@ -128,7 +128,7 @@ def swallow(*args, **kwargs):
     except: pass
     time.sleep(60)
 
-@pytest.mark.parametrize('part', ['garbage_fastai.train.scan_images', 'garbage_fastai.train.group_photos', 'garbage_fastai.train.build_learner'])
+@pytest.mark.parametrize('part', ['garbage_fastai.train.scan_images', 'garbage_fastai.splits.group_photos', 'garbage_fastai.train.build_learner'])
 def test_ctrl_c_that_a_library_swallows(part, photos, tmp_path, monkeypatch):
     import garbage_fastai.train
     monkeypatch.setattr(part, swallow)

@@ -37,7 +37,7 @@ def test_backgrounds_change_in_any_precision(sample_dir, tmp_path, precision, ca
     assert len(both)==len(preds) and (both['confidence_x']-both['confidence_y']).abs().max() < 2e-4
 
 def test_too_many_photos_for_memory(sample_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('garbage_fastai.core.free_memory', lambda: 1000)
+    monkeypatch.setattr('garbage_fastai.data.free_memory', lambda: 1000)
     fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *SMALL, '--cache','ram', says=["--cache ram", "'disk'"])
     assert not (tmp_path/'run').exists()
     assert call('train', sample_dir, '--out', tmp_path/'run', *SMALL, '--epochs','1', '--workers','0') == 0
