@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from .core import write_file
-from .show import new_figure, short_name, photo_or_tile, thumbnail_uri, render_template, template_text
+from .show import (new_figure, photo_or_tile, render_template, short_name, template_text,
+                                 thumbnail_uri)
 from .scan import import_trust, scan_images
 from .datasets import get_dataset
 from .duplicates import group_duplicates, release_groups
@@ -41,8 +42,8 @@ def out_of_fold_probs(
     seed:int=42 # The same seed deals in the same way
 ) -> np.ndarray: # (photos, classes), the classes sorted by name
     "The probability of each class for each photo, from logistic regressions that were not trained on that photo"
-    X,(classes,y) = np.asarray(features, np.float32),np.unique(np.asarray(labels).astype(str),
-                                                               return_inverse=True)
+    X = np.asarray(features, np.float32)
+    classes,y = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     if X.ndim != 2 or len(X) != len(y):
         raise ValueError(f'features must have a row for each of the {len(y)} labels, and are of shape {X.shape}')
     if not np.isfinite(X).all(): raise ValueError('features hold NaN or infinite numbers: leave those rows out')
@@ -87,6 +88,12 @@ def suspect_labels(
     res['is_issue'] = find.find_label_issues(y, probs, n_jobs=1)
     return res.sort_values('label_quality', kind='stable')
 
+# %% ../nbs/36_labels.ipynb #41d1d4fd
+def _needs(table):
+    missing = [c for c in ('path', 'label', 'suggested', 'label_quality') if c not in table]
+    if missing: raise ValueError(f'the table has no column {missing[0]!r}: give what suspect_labels returns')
+    return table
+
 # %% ../nbs/36_labels.ipynb #22e616dd
 def plot_suspects(
     table:pd.DataFrame, # From `suspect_labels`
@@ -105,12 +112,6 @@ def plot_suspects(
                      fontsize=9, parse_math=False)
     fig.suptitle('Label, suggested label, and label quality', fontsize=11, weight='bold')
 
-# %% ../nbs/36_labels.ipynb #41d1d4fd
-def _needs(table):
-    missing = [c for c in ('path', 'label', 'suggested', 'label_quality') if c not in table]
-    if missing: raise ValueError(f'the table has no column {missing[0]!r}: give what suspect_labels returns')
-    return table
-
 # %% ../nbs/36_labels.ipynb #f10eae47
 def _vocab(table): return sorted({str(o) for c in ('label', 'suggested') for o in table[c]})
 
@@ -121,8 +122,9 @@ def write_review(
     k:int=100 # How many photos, the first of the table; each takes some 15 kB
 ) -> Path: # `out`
     "Write a self-contained page on which a person decides about suspect labels"
-    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name), src=thumbnail_uri(r.path, 320),
-                  label=r.label, suggested=r.suggested, quality=r.label_quality) for r in _needs(table).head(k).itertuples()]
+    cards = [dict(json=json.dumps(page_text(r.path)), name=page_text(Path(r.path).name),
+                  src=thumbnail_uri(r.path, 320), label=r.label, suggested=r.suggested,
+                  quality=r.label_quality) for r in _needs(table).head(k).itertuples()]
     contents = ''.join(c['json']+c['label'] for c in cards).encode('utf-8', 'replace')
     script = template_text('review.js')
     page = render_template('review.html', cards=cards, vocab=_vocab(table), js=script,
@@ -150,9 +152,8 @@ def review_labels(
     table = release_groups(group_duplicates(table, progress=progress), folds)
     suspects = suspect_labels(table, embed_images(table, progress=progress), folds=folds)
     write_review(suspects, out/'review.html', k)
-    write_file(out/'suspects.csv',
-               suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue',
-                         'group']].to_csv(index=False))
+    columns = ['path', 'label', 'suggested', 'label_quality', 'is_issue', 'group']
+    write_file(out/'suspects.csv', suspects[columns].to_csv(index=False))
     return suspects
 
 # %% ../nbs/36_labels.ipynb #c18e5726
@@ -166,7 +167,8 @@ class LabelReview:
         w,self.out_csv = import_trust('ipywidgets'),Path(out_csv)
         self.rows,self.vocab = _needs(table).head(k).reset_index(drop=True),_vocab(table)
         if not len(self.rows): raise ValueError('the table has no rows to review')
-        had = read_decisions(out_csv) if self.out_csv.exists() else pd.DataFrame(columns=['path', 'decision', 'label'])
+        none = pd.DataFrame(columns=['path', 'decision', 'label'])
+        had = read_decisions(out_csv) if self.out_csv.exists() else none
         self.decisions = {r.path: (r.decision, r.label) for r in had.itertuples()}
         self.photo,self.text = w.Image(format='jpeg', width=320),w.HTML()
         self.choice = w.Dropdown(options=self.vocab, layout=w.Layout(width='12em'))
@@ -176,9 +178,9 @@ class LabelReview:
             return b
         self.buttons = b = dict(keep=button('keep', lambda: self.decide('keep')),
                                 leave_out=button('leave out', lambda: self.decide('leave_out')),
-            relabel=button('relabel to', lambda: self.decide('relabel', self.choice.value)),
-            back=button('back', lambda: self.show(self.at-1)),
-            next=button('next', lambda: self.show(self.at+1)))
+                                relabel=button('relabel to', lambda: self.decide('relabel', self.choice.value)),
+                                back=button('back', lambda: self.show(self.at-1)),
+                                next=button('next', lambda: self.show(self.at+1)))
         rows = [b['keep'], b['leave_out']], [b['relabel'], self.choice], [b['back'], b['next']]
         self.widget = w.VBox([self.photo, self.text, *map(w.HBox, rows)])
         self.show(next((i for i,p in enumerate(self.rows['path']) if p not in self.decisions), 0))
@@ -192,7 +194,8 @@ class LabelReview:
         photo_or_tile(r['path'], 320).save(out, 'JPEG')
         self.photo.value,self.choice.value = out.getvalue(),r['suggested']
         said = ' '.join(self.decisions.get(r['path'], ('open',)))
-        name,label,suggested,said = map(html.escape, (page_text(Path(r['path']).name), r['label'], r['suggested'], said))
+        texts = page_text(Path(r['path']).name), r['label'], r['suggested'], said
+        name,label,suggested,said = map(html.escape, texts)
         self.text.value = (f"{self.at+1} of {len(self.rows)}: {name}<br>label <b>{label}</b>, the model says "
                            f"<b>{suggested}</b>, label quality {r['label_quality']:.3f}<br>decision: {said}")
 
