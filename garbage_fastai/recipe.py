@@ -36,7 +36,7 @@ def range_text(
     if setting.most < math.inf: return f'{low} to {setting.most:.12g}'
     return low + ' up'*(bool(low) and not setting.above)
 
-# %% ../nbs/40_recipe.ipynb #0dc5c696
+# %% ../nbs/40_recipe.ipynb #a65cfa17
 _KINDS = dict(int='a whole number', float='a number', flag='true or false',
               pixels='pixels, as 224, or height x width, as 192x256, each')
 
@@ -58,7 +58,7 @@ def fits_number(
     if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value): return False
     return setting.least <= value <= setting.most and not (setting.above and value == setting.least)
 
-# %% ../nbs/40_recipe.ipynb #58d7106e
+# %% ../nbs/40_recipe.ipynb #e58114fe
 def is_allowed(
     setting:Setting, # From `SETTINGS`
     value # What is to be used
@@ -72,7 +72,7 @@ def is_allowed(
     sides = list(value) if isinstance(value, (list,tuple)) else [value]
     return len(sides) in (1,2) and all(fits_number(setting, o) for o in sides)
 
-# %% ../nbs/40_recipe.ipynb #f968147e
+# %% ../nbs/40_recipe.ipynb #76f5bfe4
 def recipe_field(
     default, # What it is when nothing is said
     help:str, # What it is
@@ -92,44 +92,63 @@ _COUNT = dict(kind='int', least=0)
 class Recipe(Mapping):
     "Every setting of a training: an object with attributes, and a mapping from names to values"
     arch:str = recipe_field('tf_efficientnet_lite0', 'A timm name, or torchvision/NAME')
-    weights:str = recipe_field('auto', 'auto, packaged, hub, none, a file (.safetensors, .pth), or a run of this library to start from')
+    weights:str = recipe_field('auto',
+        'auto, packaged, hub, none, a file (.safetensors, .pth), or a run of this library to start from')
     size:int|tuple = recipe_field(224, 'Pixels, as 224, or height x width, as 192x256', **_PIXELS)
-    train_size:int|tuple|str = recipe_field('auto', 'Pixels to train at: auto is about 5/6 of the size, same is the size itself',
+    train_size:int|tuple|str = recipe_field('auto',
+        'Pixels to train at: auto is about 5/6 of the size, same is the size itself',
         words=('auto','same'), **_PIXELS)
     epochs:int = recipe_field(15, 'Epochs of head and body together, after the head alone', **_COUNT)
-    lr:float = recipe_field(2e-3, 'Greatest learning rate of the head; the body gets half', 'float', least=0, above=True)
+    lr:float = recipe_field(2e-3,
+        'Greatest learning rate of the head; the body gets half', 'float', least=0, above=True)
     bs:int = recipe_field(32, 'Photos a batch', 'int', least=2)
-    split:str = recipe_field('auto', 'Percent train/valid/test as 50/25/25; folders, as folders train, valid and test give it; '
+    split:str = recipe_field('auto',
+        'Percent train/valid/test as 50/25/25; folders, as folders train, valid and test give it; '
         'published; a CSV file; or auto: as the folders give it, else 50/25/25')
-    groups:str = recipe_field('auto', 'Photos that stay on one side of the split: auto, near-duplicates; exact, equal files; none; '
+    groups:str = recipe_field('auto',
+        'Photos that stay on one side of the split: auto, near-duplicates; exact, equal files; none; '
         'or a column of the table, as subfolder')
     seed:int = recipe_field(42, 'Of the split and the training', 'int', least=0, most=2**32-1)
-    augment:str = recipe_field('waste', 'How training photos are changed at random: none, light, waste, seedlings or heavy',
+    augment:str = recipe_field('waste',
+        'How training photos are changed at random: none, light, waste, seedlings or heavy',
         words=('none','light','waste','seedlings','heavy'))
     mult:float = recipe_field(1., 'Factor on the strength of the augmentation', 'float', least=0)
-    background:float = recipe_field(0., 'Share of the training photos that get another background, for photos that will come from elsewhere',
+    background:float = recipe_field(0.,
+        'Share of the training photos that get another background, for photos that will come from elsewhere',
         **_SHARE)
     wise:float = recipe_field(.92, 'Share of the fine-tuned weights in the final ones; the rest are those from before, '
         'which know more of other photos', **_SHARE)
-    schedule:str = recipe_field('one-cycle', 'How the learning rate goes: one-cycle, cyclic or smooth', words=('one-cycle','cyclic','smooth'))
-    patience:int|None = recipe_field(None, 'Stop after so many epochs without a lower validation loss; not given: never', 'int', least=1)
+    schedule:str = recipe_field('one-cycle',
+        'How the learning rate goes: one-cycle, cyclic or smooth', words=('one-cycle','cyclic','smooth'))
+    patience:int|None = recipe_field(None,
+        'Stop after so many epochs without a lower validation loss; not given: never', 'int', least=1)
     precision:str = recipe_field('auto', 'auto, fp32, bf16 or fp16', words=('auto','fp32','bf16','fp16'))
-    freeze:int|str = recipe_field(5, 'body, none, or how many stages from the input stay frozen', words=('body','none'), **_COUNT)
-    resize:str = recipe_field('squish', 'How photos come to their size: squish keeps all of a photo, crop its proportions, '
+    freeze:int|str = recipe_field(5,
+        'body, none, or how many stages from the input stay frozen', words=('body','none'), **_COUNT)
+    resize:str = recipe_field('squish',
+        'How photos come to their size: squish keeps all of a photo, crop its proportions, '
         'pad both with black bars', words=('squish','crop','pad'))
-    balance:bool|str = recipe_field('auto', 'Class weights in the loss: true, false, or auto where classes differ more than threefold',
+    balance:bool|str = recipe_field('auto',
+        'Class weights in the loss: true, false, or auto where classes differ more than threefold',
         'flag', ('auto',))
-    label_smoothing:float = recipe_field(.1, 'Share of the target that is spread over all classes, against overconfidence', **_SHARE)
+    label_smoothing:float = recipe_field(.1,
+        'Share of the target that is spread over all classes, against overconfidence', **_SHARE)
     wd:float = recipe_field(.05, 'Weight decay', 'float', least=0)
     head_epochs:int = recipe_field(20, 'Epochs of the head alone, on the frozen body', **_COUNT)
-    wanted_precision:float = recipe_field(.98, 'How many of the photos that are sorted without a person shall be right, as a share', **_SHARE)
-    cache:str = recipe_field('auto', 'ram keeps the decoded photos in memory, disk reads them each epoch, auto looks whether they fit',
+    wanted_precision:float = recipe_field(.98,
+        'How many of the photos that are sorted without a person shall be right, as a share', **_SHARE)
+    cache:str = recipe_field('auto',
+        'ram keeps the decoded photos in memory, disk reads them each epoch, auto looks whether they fit',
         words=('auto','ram','disk'))
-    workers:int|None = recipe_field(None, 'Processes that load photos; not given: none where the photos are in memory', **_COUNT)
-    log:str|None = recipe_field(None, 'Also log for tensorboard (into --out) or wandb; not given: neither', words=('tensorboard','wandb'))
-    head:str = recipe_field('fastai', 'The new last layers: fastai has two, linear one, sigmoid one with a sigmoid behind it',
+    workers:int|None = recipe_field(None,
+        'Processes that load photos; not given: none where the photos are in memory', **_COUNT)
+    log:str|None = recipe_field(None,
+        'Also log for tensorboard (into --out) or wandb; not given: neither', words=('tensorboard','wandb'))
+    head:str = recipe_field('fastai',
+        'The new last layers: fastai has two, linear one, sigmoid one with a sigmoid behind it',
         words=('fastai','linear','sigmoid'))
-    normalize:bool = recipe_field(True, 'Bring pixels to the mean and standard deviation that go with the weights: true or false', 'flag')
+    normalize:bool = recipe_field(True,
+        'Bring pixels to the mean and standard deviation that go with the weights: true or false', 'flag')
     share:float = recipe_field(1., 'Share of the training photos that are used', 'float', least=0, most=1, above=True)
 
     def __getitem__(self, name):
@@ -141,7 +160,7 @@ class Recipe(Mapping):
 SETTINGS = {o.name: o.metadata['setting'] for o in fields(Recipe)}
 RECIPE = dict(Recipe())
 
-# %% ../nbs/40_recipe.ipynb #8f685079
+# %% ../nbs/40_recipe.ipynb #bfcca586
 def value_text(
     value # Of a setting
 ) -> str: # As it is given on the command line
@@ -175,7 +194,7 @@ def parse_value(
     height,_,width = text.lower().partition('x')
     return int(height), int(width or height)
 
-# %% ../nbs/40_recipe.ipynb #4d01fde6
+# %% ../nbs/40_recipe.ipynb #9733ca46
 def read_setting(
     name:str, # A key of `SETTINGS`
     text:str # As typed
@@ -186,19 +205,19 @@ def read_setting(
     check_setting(name, value, text)
     return value
 
-# %% ../nbs/40_recipe.ipynb #d2a615c6
+# %% ../nbs/40_recipe.ipynb #f55e9615
 @patch
 def check(self:Recipe):
     "Refuse values that a setting doesn't take"
     for name,value in self.items(): check_setting(name, value)
 
-# %% ../nbs/40_recipe.ipynb #1e3512d6
+# %% ../nbs/40_recipe.ipynb #1aca4316
 @patch
 def changes(self:Recipe) -> dict: # Name -> value
     "What is not as in the default recipe"
     return {k:v for k,v in self.items() if v != RECIPE[k]}
 
-# %% ../nbs/40_recipe.ipynb #999b3c7d
+# %% ../nbs/40_recipe.ipynb #b5a40c87
 @patch(cls_method=True)
 def from_config(cls:Recipe,
     config:dict, # From a `config.json`, which may be of an older version and lack a setting

@@ -20,7 +20,7 @@ from .scan import find_places
 from .datasets import get_dataset
 from .predictions import read_predictions
 
-# %% ../nbs/41_runs.ipynb #c8e012fd
+# %% ../nbs/41_runs.ipynb #1de6f991
 class RunFile:
     "A file or folder in a run, as an attribute: of a `Run` its path, of the class this object"
     def __init__(self,
@@ -30,7 +30,7 @@ class RunFile:
 
     def __get__(self, run, owner=None): return self if run is None else run.folder/self.name
 
-# %% ../nbs/41_runs.ipynb #30a5c700
+# %% ../nbs/41_runs.ipynb #c03884f3
 class Run:
     "The folder of a run"
     config_file = RunFile('config.json', 'How the run was made; a folder with this file is a run')
@@ -59,13 +59,13 @@ class Run:
     def __str__(self): return str(self.folder)
     def __repr__(self): return f"Run('{self.folder.as_posix()}')"
 
-# %% ../nbs/41_runs.ipynb #0af4e118
+# %% ../nbs/41_runs.ipynb #1145a3f8
 @patch(cls_method=True)
 def files(cls:Run) -> list: # `RunFile`s, in the order in which they are written
     "All that a training may leave in its folder"
     return [o for o in vars(cls).values() if isinstance(o, RunFile)]
 
-# %% ../nbs/41_runs.ipynb #e11cbb30
+# %% ../nbs/41_runs.ipynb #026de4be
 @patch(as_prop=True)
 def exists(self:Run) -> bool:
     "Whether the folder holds a run, finished or not"
@@ -76,7 +76,7 @@ def is_finished(self:Run) -> bool:
     "Whether the folder holds a run that came to its end"
     return self.exists and self.report_file.is_file()
 
-# %% ../nbs/41_runs.ipynb #4e11f491
+# %% ../nbs/41_runs.ipynb #85a10495
 @patch
 def write(self:Run,
     file:Path, # One of this run's files, such as `run.config_file`
@@ -109,7 +109,7 @@ def read_config(self:Run,
     if isinstance(config, dict): return config
     raise ValueError(f"{self.config_file} {wrong.format('it holds a ' + type(config).__name__)}")
 
-# %% ../nbs/41_runs.ipynb #2484d958
+# %% ../nbs/41_runs.ipynb #6df3141b
 @patch
 def read_metrics(self:Run) -> dict: # What `metrics.json` holds
     "The figures of the run"
@@ -117,7 +117,7 @@ def read_metrics(self:Run) -> dict: # What `metrics.json` holds
         raise FileNotFoundError(f'{self} has no metrics.json: give folders that `garbage-fastai train` made')
     return read_json(self.metrics_file)
 
-# %% ../nbs/41_runs.ipynb #dd4d06e3
+# %% ../nbs/41_runs.ipynb #a9696dbe
 @patch
 def read_csv(self:Run,
     file:Path, # One of this run's tables, such as `run.history_file`
@@ -127,7 +127,7 @@ def read_csv(self:Run,
     table = read_predictions(file) if file.is_file() else None
     return table if table is not None and len(table) and set(needs) <= set(table.columns) else None
 
-# %% ../nbs/41_runs.ipynb #97e5dafa
+# %% ../nbs/41_runs.ipynb #6ca55169
 _NO_OBJECT = 'is not a JSON object ({}): mend it or remove it'
 
 @patch
@@ -149,7 +149,7 @@ def _read_preds(self:Run):
 # %% ../nbs/41_runs.ipynb #38a19195
 def read_run(
     run:str|Path # Folder of a run
-) -> SimpleNamespace: # `config` and `metrics` are dicts; `preds`, `splits`, `history`, `lr_find`, `maps` tables, None where the file is missing
+) -> SimpleNamespace: # Dicts `config`, `metrics`; tables `preds`, `splits`, `history`, `lr_find`, `maps`, or None
     "Read the files that a run left behind"
     run = Run(run)
     return SimpleNamespace(
@@ -186,13 +186,14 @@ def find_model_dir(
     inside = Run(model).model_dir
     return inside if (inside/'model.json').exists() else Path(model)
 
-# %% ../nbs/41_runs.ipynb #aafee1d7
+# %% ../nbs/41_runs.ipynb #cf2ecda9
 def half_written(
     path:Path # A file or folder in a run
 ) -> bool:
     "Whether it was being written when a run was killed"
     whole = re.fullmatch(r'\.(.+)-\w+', path.name)
-    return bool(whole) and whole[1] in {Path(o.name).name for o in Run.files() if Path(o.name).suffix or o is Run.model_dir}
+    names = {Path(o.name).name for o in Run.files() if Path(o.name).suffix or o is Run.model_dir}
+    return bool(whole) and whole[1] in names
 
 # %% ../nbs/41_runs.ipynb #46a20231
 @patch
@@ -204,7 +205,7 @@ def clear_halves(self:Run):
 @patch
 def clear(self:Run):
     "Remove what a training left in the folder, and nothing that a person put there"
-    for file in reversed(Run.files()):  # the report first, and the config last: a folder without it is not known as a run
+    for file in reversed(Run.files()):  # report first, config last: without it a folder is no run
         path = self.folder/file.name
         if path.is_dir(): shutil.rmtree(path, ignore_errors=True)
         elif path.parent.is_dir(): path.unlink(missing_ok=True)
@@ -217,8 +218,10 @@ def _check_free(self:Run, overwrite):
     if self.folder.exists() and not self.folder.is_dir():
         raise NotADirectoryError(f'--out {self} is a file: give a folder that is not there yet')
     if not self.folder.exists() or all(half_written(o) for o in self.folder.iterdir()): return
-    if not self.config_file.exists(): raise ValueError(f'--out {self} holds other files: give a folder that is not there yet')
-    if not overwrite: raise ValueError(f'--out {self} holds a run already: give another folder, or --overwrite to replace it')
+    if not self.config_file.exists():
+        raise ValueError(f'--out {self} holds other files: give a folder that is not there yet')
+    if not overwrite:
+        raise ValueError(f'--out {self} holds a run already: give another folder, or --overwrite to replace it')
 
 @patch
 def make(self:Run,
@@ -247,7 +250,8 @@ def check_writable(
     if not folder and path.is_dir(): raise IsADirectoryError(f'{said} is a folder: give the name of a file')
     there = path if folder else path.parent
     while not os.path.lexists(there): there = there.parent
-    if not there.is_dir(): raise NotADirectoryError(f"can't write {said}, since {there} is no folder: give another place")
+    if not there.is_dir():
+        raise NotADirectoryError(f"can't write {said}, since {there} is no folder: give another place")
     name = '' if folder else path.name  # the file that is tried has a name as long as the one to come
     try:
         with tempfile.NamedTemporaryFile(dir=there, prefix=f'.{name}-') as f: f.write(b'x')
@@ -255,17 +259,19 @@ def check_writable(
         raise OSError(f"can't write {said} ({e.strerror}): give another place, or mend its permissions") from None
     return path
 
-# %% ../nbs/41_runs.ipynb #ff0b9978
+# %% ../nbs/41_runs.ipynb #4204cb34
 def differences(
     config:dict, # From a `config.json`
     recipe:dict # What is asked for; a `Recipe` too
 ) -> list: # Such as 'epochs 3 and not 4'
     "Where a run was made with other settings"
-    def plain(name, value): return [value,value] if name in ('size','train_size') and isinstance(value, int) else value  # 224 is 224x224
+    def plain(name, value): # 224 is 224x224
+        return [value,value] if name in ('size','train_size') and isinstance(value, int) else value
     want = json.loads(json.dumps(dict(recipe), default=str))
-    return [f'{k} {config[k]} and not {v}' for k,v in want.items() if k in config and plain(k, config[k]) != plain(k, v)]
+    return [f'{k} {config[k]} and not {v}' for k,v in want.items()
+            if k in config and plain(k, config[k]) != plain(k, v)]
 
-# %% ../nbs/41_runs.ipynb #a8c1301c
+# %% ../nbs/41_runs.ipynb #652e4a3c
 @patch
 def check_same(self:Run,
     recipe:dict, # What is asked for, from `full_recipe`
@@ -277,11 +283,13 @@ def check_same(self:Run,
     from fastai.torch_core import default_device
     config,here = self.read_config(),default_device().type
     differ = differences(config, recipe)
-    if os.path.realpath(config['data']) != os.path.realpath(data): differ.append(f"data {config['data']} and not {data}")
+    if os.path.realpath(config['data']) != os.path.realpath(data):
+        differ.append(f"data {config['data']} and not {data}")
     if decisions is not None and config.get('decisions', {}).get('file') != Path(decisions).name:
         differ.append(f'other decisions than {decisions}')
     if torch.device(config['device']).type != here: differ.append(f"device {config['device']} and not {here}")
-    if differ: raise ValueError(f'--out {self} holds a run with {differ[0]}: give another --out, or --overwrite to begin anew')
+    if not differ: return
+    raise ValueError(f'--out {self} holds a run with {differ[0]}: give another --out, or --overwrite to begin anew')
 
 # %% ../nbs/41_runs.ipynb #e269cc22
 @patch
@@ -293,7 +301,8 @@ def read_table(self:Run,
     places = dict(find_places(get_dataset(data), folder_only=True, strict=False))
     size = {p: os.path.getsize(p) if os.path.isfile(p) else 0 for p in places}
     known = set(table['path'])
-    learnable = {p for p,place in places.items() if place.label or place.part in ('','train')}  # others are only there to be predicted
+    # photos without a label in a part valid or test are only there to be predicted
+    learnable = {p for p,place in places.items() if place.label or place.part in ('','train')}
     changed = sorted((learnable - known) | (known - set(size)))
     changed = changed or [p for p,n in zip(table['path'], table['bytes']) if size[p] != n]
     if changed:
@@ -317,21 +326,23 @@ def machine_name() -> str: # Such as 'Intel Xeon Processor, 2 threads'
     n = torch.get_num_threads()
     return f"{processor_name()}, {n} thread{'s'*(n > 1)}"
 
-# %% ../nbs/41_runs.ipynb #231f405a
+# %% ../nbs/41_runs.ipynb #b1cf02a4
 def versions() -> dict: # Package -> version
     "The versions that a result depends on"
     own = dict(python=sys.version.split()[0], garbage_fastai=garbage_fastai.__version__)
     return {**own, **{p:version(p) for p in ('torch','torchvision','fastai','timm')}}
 
-# %% ../nbs/41_runs.ipynb #da8b95f9
+# %% ../nbs/41_runs.ipynb #d0645e23
 def code_commit() -> str: # Such as '1a2b3c4', with '-dirty' where files were changed since; empty outside a checkout
     "The commit of this library"
     here = str(Path(garbage_fastai.__file__).parent)
-    try: res = subprocess.run(['git','-C',here,'describe','--always','--dirty'], capture_output=True, text=True, timeout=10)
+    ask = ['git', '-C', here, 'describe', '--always', '--dirty']
+    try: res = subprocess.run(ask, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired): return ''
     return res.stdout.strip() if res.returncode == 0 else ''
 
-# %% ../nbs/41_runs.ipynb #f9b13609
+# %% ../nbs/41_runs.ipynb #cad980a3
 def made_here() -> dict: # versions, machine, commit, started
     "Where and when a run is made, for its `config.json`"
-    return dict(versions=versions(), machine=machine_name(), commit=code_commit(), started=time.strftime('%Y-%m-%d %H:%M:%S'))
+    now = time.strftime('%Y-%m-%d %H:%M:%S')
+    return dict(versions=versions(), machine=machine_name(), commit=code_commit(), started=now)

@@ -321,7 +321,7 @@ def test_a_poisoned_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match='NaN or infinite: remove it'): Checkpoint(tmp_path/'c.pth').restore(dict(model={'w': torch.tensor([1., float('nan')])}))
 
 def test_places_that_cannot_be_written_are_told_first(run, sample_dir, tmp_path, capsys, monkeypatch):
-    for name in ('predict.predict_table','labels.scan_images','images.scan_images','run.find_images'):
+    for name in ('predict.predict_table','labels.scan_images','scan.scan_images','sort.find_images'):
         monkeypatch.setattr(f'garbage_fastai.{name}', lambda *a, **k: pytest.fail('work was done first'), raising=False)
     file,folder = tmp_path/'afile',tmp_path/'folder'
     file.write_text('mine')

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
-from garbage_fastai import datasets as D
+from garbage_fastai import archives as A, datasets as D
 from garbage_fastai.datasets import (
     DATASETS, compare_counts, count_classes, dataset_info, find_class_root, get_data_file, get_dataset, local_copy)
 from garbage_fastai.core import cache_dir
@@ -231,7 +231,7 @@ def test_folders_that_differ_in_capitals(tmp_path, monkeypatch):
     "Two classes where the disk keeps them apart; else refused, never one"
     a = make_zip(tmp_path/'a.zip', ['Glass/1.jpg', 'glass/2.jpg', 'metal/1.jpg'])
     assert count_classes(safe_unpack(a, tmp_path/'linux')) == dict(Glass=1, glass=1, metal=1)
-    monkeypatch.setattr(D, '_ignores_case', lambda folder: True)
+    monkeypatch.setattr(A, '_ignores_case', lambda folder: True)
     with pytest.raises(ValueError, match="its folders 'Glass' and 'glass' would be one") as err: safe_unpack(a, tmp_path/'windows')
     one_line(err)
     assert not (tmp_path/'windows').exists()
@@ -310,7 +310,7 @@ def test_full_disk(tmp_path, monkeypatch):
     a = make_zip(tmp_path/'a.zip', ['glass/1.jpg', 'metal/1.jpg'])
     def full(*args): raise OSError(28, 'No space left on device')
     with monkeypatch.context() as m:
-        m.setattr(D, 'unpack_entry', full)
+        m.setattr(A, 'unpack_entry', full)
         with pytest.raises(OSError, match='cannot write in .*No space left on device; make room there') as err: get_dataset(a)
         one_line(err)
     with monkeypatch.context() as m:
@@ -377,7 +377,7 @@ def test_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, monkeypatc
     a = make_zip(tmp_path/'a.zip', ['glass/1.jpg', 'metal/1.jpg'])
     first = get_dataset(a, progress=False)
     with monkeypatch.context() as m:
-        m.setattr(D, 'open_archive', lambda p: pytest.fail('unpacked again'))
+        m.setattr(A, 'open_archive', lambda p: pytest.fail('unpacked again'))
         assert get_dataset(a, progress=False) == first
     make_zip(a, ['glass/1.jpg', 'metal/1.jpg', 'metal/2.jpg'])
     second = get_dataset(a, progress=False)
