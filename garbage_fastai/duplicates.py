@@ -1,4 +1,4 @@
-"""The same photo twice, or the same thing photographed again: found before they make a result look better than it is
+"""Find copies and near-copies of photos, before they make a result look better than it is
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/duplicates.html.md"""
 
@@ -22,7 +22,7 @@ from .infer import embed_exactly, embed_images
 
 # %% ../nbs/19_duplicates.ipynb #81265922
 def _alike_blocks(hashes, bits):
-    "Pairs that differ in few bits, some rows at a time: all pairs at once would not fit into memory where photos are many"
+    "Pairs that differ in few bits, some rows at a time: all pairs of many photos don't fit into memory"
     at = np.flatnonzero([bool(h) for h in hashes])
     h = np.array([int(hashes[i], 16) for i in at], dtype=np.uint64)
     step = max(1, 2**20//max(len(h), 1))
@@ -112,7 +112,7 @@ def _gap(low, high, low2, high2):
 
 # %% ../nbs/19_duplicates.ipynb #f05b83a6
 def _places(shifts, least=.2):
-    "The share of the photos that share their shift, up to a pixel, with many others, and the rows of the most common one"
+    "Which share of the photos has a common shift, up to a pixel, and the rows of the most common one"
     left,first,n = np.arange(len(shifts)),np.zeros(0, int),0
     while len(left):
         near = np.abs(shifts[left][:,None]-shifts[left][None]).max(-1) <= 1
@@ -175,6 +175,11 @@ def _fitting(thumbs, near, rows):
     found = {i:p for i in rows if (p := some.place(thumbs[i])) is not None}
     return found if len(found) >= _SHARED else {}
 
+# %% ../nbs/19_duplicates.ipynb #e8d4dc50
+def _nothing_differs(one, other):
+    (range1,noise1),(range2,noise2) = one,other
+    return _gap(*range1, *range2).max() <= max(16, 8*noise1, 8*noise2)
+
 # %% ../nbs/19_duplicates.ipynb #60fd2a9b
 def drop_background_pairs(
     paths:list, # Photo files
@@ -190,11 +195,6 @@ def drop_background_pairs(
     for i in np.flatnonzero((view[a] >= 0) & (view[a] == view[b])):
         keep[i] = _nothing_differs(placed[a[i]], placed[b[i]])
     return pairs[keep]
-
-# %% ../nbs/19_duplicates.ipynb #e8d4dc50
-def _nothing_differs(one, other):
-    (range1,noise1),(range2,noise2) = one,other
-    return _gap(*range1, *range2).max() <= max(16, 8*noise1, 8*noise2)
 
 # %% ../nbs/19_duplicates.ipynb #93fe7151
 def _readable(table):
@@ -347,4 +347,5 @@ def plot_groups(
     for ax,(g,paths) in zip(axs.flat, groups.items()):
         a,b = (open_image(p).resize((240,180)) for p in paths[:2])
         ax.imshow(np.hstack([np.asarray(a), np.full((180,6,3), 255, np.uint8), np.asarray(b)]))
-        ax.set_title(' = '.join(Path(p).stem[:18] for p in paths[:2]) + (f' +{len(paths)-2}' if len(paths) > 2 else ''), fontsize=9, parse_math=False)
+        more = f' +{len(paths)-2}' if len(paths) > 2 else ''
+        ax.set_title(' = '.join(Path(p).stem[:18] for p in paths[:2])+more, fontsize=9, parse_math=False)

@@ -42,8 +42,8 @@ def out_of_fold_probs(
     seed:int=42 # The same seed deals in the same way
 ) -> np.ndarray: # (photos, classes), the classes sorted by name
     "The probability of each class for each photo, from logistic regressions that were not trained on that photo"
-    X,(classes,y) = np.asarray(features, np.float32),np.unique(np.asarray(labels).astype(str),
-                                                               return_inverse=True)
+    X = np.asarray(features, np.float32)
+    classes,y = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     if X.ndim != 2 or len(X) != len(y):
         raise ValueError(f'features must have a row for each of the {len(y)} labels, and are of shape {X.shape}')
     if not np.isfinite(X).all(): raise ValueError('features hold NaN or infinite numbers: leave those rows out')
@@ -147,9 +147,8 @@ def review_labels(
     table = release_groups(group_duplicates(table, progress=progress), folds)
     suspects = suspect_labels(table, embed_images(table, progress=progress), folds=folds)
     write_review(suspects, out/'review.html', k)
-    write_file(out/'suspects.csv',
-               suspects[['path', 'label', 'suggested', 'label_quality', 'is_issue',
-                         'group']].to_csv(index=False))
+    columns = ['path', 'label', 'suggested', 'label_quality', 'is_issue', 'group']
+    write_file(out/'suspects.csv', suspects[columns].to_csv(index=False))
     return suspects
 
 # %% ../nbs/36_labels.ipynb #c18e5726

@@ -1,4 +1,4 @@
-"""Say which photos are learned from, which choose, and which judge: stratified, as published, or from a file
+"""Divide photos into training, validation and test photos: at random, as the folders say, as published, or from a file
 
 Docs: https://garbage-fastai.github.io/garbage_fastai/splits.html.md"""
 
@@ -8,7 +8,7 @@ Docs: https://garbage-fastai.github.io/garbage_fastai/splits.html.md"""
 __all__ = ['PARTS', 'DEFAULT_SPLIT', 'DECISIONS', 'LEFT_OUT', 'photo_ids', 'parse_fractions', 'read_splits', 'match_photos',
            'published_split', 'read_labels', 'join_labels', 'split_rule', 'split_origin', 'split_counts',
            'check_splits', 'group_photos', 'split_images', 'take_share', 'save_splits', 'split_hash', 'kfold_tables',
-           'read_decisions', 'page_text', 'apply_decisions']
+           'page_text', 'read_decisions', 'apply_decisions']
 
 # %% ../nbs/19a_splits.ipynb #29b03f66
 import hashlib, os, re, warnings
@@ -402,6 +402,10 @@ def check_splits(
             raise ValueError(f"no photo of {', '.join(missing)} is in the part {part}: put some there in the "
                              "split file, split by fractions, or take the class's folder out")
 
+# %% ../nbs/19a_splits.ipynb #3360d489
+_NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split '
+                 'given'.split())
+
 # %% ../nbs/19a_splits.ipynb #991a4206
 def group_photos(
     table:pd.DataFrame, # From `scan_images`
@@ -416,13 +420,9 @@ def group_photos(
     if groups not in table:
         has = [c for c in table.columns if c not in _NO_GROUPS]
         raise ValueError(f"groups '{groups}' is not known: give auto, exact, none, or a column of the table"
-                         + (f", which has {', '.join(has)}" if has else '; it has none that photos could be '
-                                                                        'grouped by'))
+                         + (f", which has {', '.join(has)}" if has
+                            else '; it has none that photos could be grouped by'))
     return table.assign(group=['' if pd.isna(g) else str(g) for g in table[groups]])
-
-# %% ../nbs/19a_splits.ipynb #3360d489
-_NO_GROUPS = set('path label ok reason mode width height exif bytes sha256 dhash brightness overexposed split '
-                 'given'.split())
 
 # %% ../nbs/19a_splits.ipynb #1b9bd31e
 def _usable_rows(table):
@@ -487,8 +487,8 @@ def split_images(
         if how == 'folders':
             part_of = _split_by_folders(ids, labels, together, usable, table['given'].tolist(), seed)
         else:
-            part_of = {r: PARTS[p] for r,
-                       p in _split_by_lot(ids, labels, together, usable, parse_fractions(how), seed).items()}
+            dealt = _split_by_lot(ids, labels, together, usable, parse_fractions(how), seed)
+            part_of = {r: PARTS[p] for r,p in dealt.items()}
     split = np.full(len(table), '', object)
     for r in usable: split[r] = part_of.get(r, '')
     res = table.assign(split=split)
@@ -504,11 +504,11 @@ def take_share(
     "Keep a share of the training photos, to see what more photos are worth; valid and test stay as they are"
     if not 0 < share <= 1: raise ValueError(f'share={share} is not a share: give more than 0 and up to 1')
     if share == 1: return table
-    train = table[table['split'] == 'train'].assign(lot=lambda t: [_lot(seed, 'share '+o)
-                                                                   for o in photo_ids(t)]).sort_values('lot')
+    train = table[table['split'] == 'train']
+    train = train.assign(lot=[_lot(seed, 'share '+o) for o in photo_ids(train)]).sort_values('lot')
     keep = {r for _,t in train.groupby('label') for r in t.index[:max(1, round(share*len(t)))]}
-    return table.assign(split=[s if s != 'train' or r in keep else '' for r,
-                               s in zip(table.index, table['split'])])
+    split = [s if s != 'train' or r in keep else '' for r,s in zip(table.index, table['split'])]
+    return table.assign(split=split)
 
 # %% ../nbs/19a_splits.ipynb #1d2e27c5
 def save_splits(
@@ -552,9 +552,8 @@ def kfold_tables(
     what = 'photos' if len(set(groups)) == len(rows) else 'groups'
     few = {c: n for c,n in Counter(c for c,_ in set(zip(y, groups))).items() if n < k}
     if few:
-        raise ValueError(f'too few {what} for {k} folds: ' + ', '.join(f'{c!r} has {n}' for c,
-                                                                       n in sorted(few.items()))
-                         + '. Ask for fewer folds or add photos')
+        have = ', '.join(f'{c!r} has {n}' for c,n in sorted(few.items()))
+        raise ValueError(f'too few {what} for {k} folds: {have}. Ask for fewer folds or add photos')
     kf = (StratifiedKFold if what == 'photos' else StratifiedGroupKFold)(k, shuffle=True, random_state=seed)
     folds = [rows[i] for _,i in kf.split(y, y.astype(str), groups if what == 'groups' else None)]
     for i in range(k):
@@ -563,6 +562,15 @@ def kfold_tables(
         res = table.assign(split=split)
         check_splits(res)
         yield res
+
+# %% ../nbs/19a_splits.ipynb #2d149124
+def page_text(
+    path:str|Path # A path, maybe with bytes that are no text
+) -> str: # With ? for them, as a web page has it
+    "A path as a review sheet can hold it"
+    return str(path).encode('utf-8', 'replace').decode()
+
+def _path_shown(path): return page_text(path) if page_text(path).isprintable() else ascii(path)
 
 # %% ../nbs/19a_splits.ipynb #7dd2b27c
 DECISIONS = ('keep', 'relabel', 'leave_out')
@@ -590,15 +598,6 @@ def read_decisions(
                          'of the lines')
     return d
 
-# %% ../nbs/19a_splits.ipynb #2d149124
-def page_text(
-    path:str|Path # A path, maybe with bytes that are no text
-) -> str: # With ? for them, as a web page has it
-    "A path as a review sheet can hold it"
-    return str(path).encode('utf-8', 'replace').decode()
-
-def _path_shown(path): return page_text(path) if page_text(path).isprintable() else ascii(path)
-
 # %% ../nbs/19a_splits.ipynb #4eb78dd5
 LEFT_OUT = 'left out by review' # The reason of photos that a person left out
 
@@ -610,7 +609,8 @@ def _decided_rows(table, paths):
     rows = [at[page_text(p)] for p in paths]
     for p,i in zip(paths, rows):
         if i < 0:
-            raise ValueError(f"decision about {_path_shown(p)}: {'no such photo in the table' if i == -1 else 'it may mean several photos of the table'}")
+            why = 'no such photo in the table' if i == -1 else 'it may mean several photos of the table'
+            raise ValueError(f'decision about {_path_shown(p)}: {why}')
     twice = pd.Series(rows)[pd.Series(rows).duplicated()]
     if len(twice):
         raise ValueError(f"several decisions are about {_path_shown(table['path'].iloc[twice.iloc[0]])}: keep "
