@@ -1,18 +1,21 @@
 "Confidence: what scaling may and may not change, whether the intervals keep their promise, and thresholds that are not luck"
-import matplotlib
-matplotlib.use('agg')
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
+import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from scipy.special import softmax
 from scipy.stats import norm
+
 from garbage_fastai.calibrate import (
     calibration_error, coverage_curve, fit_temperature, mark_sure, pick_threshold, plot_coverage, plot_reliability,
     scale_confidence, sort_alone)
 from garbage_fastai.evaluate import Evaluation, wilson_interval
 from garbage_fastai.predictions import class_columns, probability_column, read_predictions
 
+matplotlib.use('agg')
+
 VOCAB = ['glass', 'path', 'metal', 'sure']  # two are called as columns of the table
+
 COLS = [probability_column(c) for c in VOCAB]
+
 quick = settings(max_examples=40, deadline=None)
 
 def make_preds(n=200, seed=0, boast=1., sd=3., dtype=np.float64):
@@ -34,6 +37,7 @@ def right_wrong(confidence, right):
     return t
 
 tables = st.builds(make_preds, n=st.integers(2, 60), seed=st.integers(0, 10**6), boast=st.floats(.2, 8), sd=st.floats(.1, 8), dtype=st.sampled_from([np.float64, np.float32]))
+
 temperatures = st.floats(.05, 20)
 
 @pytest.fixture(autouse=True)

@@ -1,59 +1,16 @@
 "The command line as a user meets it: what it leaves, what it says, how it ends."
-import ast, hashlib, json, os, re, resource, shutil, subprocess, sys
+import ast, json, os, re, resource, shutil, subprocess, sys
 
-import pandas as pd, pytest, torch
-from hypothesis import given, settings, strategies as st
+import garbage_fastai, pandas as pd, pytest, torch
 from PIL import Image
-from safetensors.torch import load_file
 
-import garbage_fastai
 from bad_files import make_bad_files
-from conftest import ROOT
+from conftest import ROOT, TINY, call, fails
 from garbage_fastai.cli import app, as_typed, command_options, main
-from garbage_fastai.recipe import SETTINGS, is_allowed, read_setting, value_text
-from garbage_fastai.train import train_run
+from garbage_fastai.recipe import SETTINGS, value_text
 
-TINY = ['--arch','resnet10t', '--weights','none', '--freeze','none', '--size','32', '--epochs','1', '--bs','16', '--augment','light']
-
-def call(*args):
-    "Run the command in this process; its exit code"
-    with pytest.raises(SystemExit) as e: main([str(a) for a in args])
-    return e.value.code or 0
-
-def fails(capsys, code, *args, says):
-    "The command ends with `code` and one line on stderr that holds every word of `says`"
-    capsys.readouterr()
-    assert call(*args) == code
-    err = capsys.readouterr().err
-    lines = [l for l in err.splitlines() if l.startswith('garbage-fastai: ')]
-    assert len(lines) == 1 and 'Traceback' not in err, err
-    for word in [says] if isinstance(says, str) else says: assert word in lines[0], lines[0]
-
-def fingerprint(folder):
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in sorted(folder.rglob('*')) if p.is_file()}
-
-@pytest.fixture(scope='module')
-def run(sample_dir, tmp_path_factory):
-    "A trained run, made by the command"
-    out = tmp_path_factory.mktemp('runs')/'first'
-    before = fingerprint(sample_dir)
-    assert call('train', sample_dir, '--out', out, *TINY) == 0
-    assert fingerprint(sample_dir) == before
-    return out
-
-def test_train_leaves_what_it_promises(run):
-    assert sorted(p.name for p in run.iterdir()) == ['config.json', 'confusion_matrix.png', 'history.csv', 'history.png', 'maps', 'metrics.json', 'model', 'predictions.csv', 'report.html', 'splits.csv']
-    metrics = json.loads((run/'metrics.json').read_text())
-    preds = pd.read_csv(run/'predictions.csv').query("split=='test'")
-    assert metrics['n'] == len(preds) and metrics['accuracy'] == pytest.approx((preds.predicted==preds.label).mean())
-    lo,hi = metrics['accuracy_ci95']
-    assert lo <= metrics['accuracy'] <= hi and set(metrics['per_class']) == set(preds.label)
-    assert len(pd.read_csv(run/'history.csv')) == 1
-    assert json.loads((run/'config.json').read_text())['arch'] == 'resnet10t'
-    assert {p.name for p in (run/'model').iterdir()} == {'README.md', 'model.json', 'model.safetensors'}
-
-def test_predict_writes_one_row_a_photo(run, sample_dir, tmp_path, capsys):
-    assert call('predict', run/'model', sample_dir/'glass', sample_dir/'metal', '--out', tmp_path/'p.csv', '--copy-into', tmp_path/'sorted') == 0
+def test_predict_writes_one_row_a_photo(first_run, sample_dir, tmp_path, capsys):
+    assert call('predict', first_run/'model', sample_dir/'glass', sample_dir/'metal', '--out', tmp_path/'p.csv', '--copy-into', tmp_path/'sorted') == 0
     preds = pd.read_csv(tmp_path/'p.csv')
     classes = sorted(p.name for p in sample_dir.iterdir() if p.is_dir())
     assert list(preds.columns) == ['path','predicted','confidence','sure','ok','reason'] + classes
@@ -63,22 +20,22 @@ def test_predict_writes_one_row_a_photo(run, sample_dir, tmp_path, capsys):
     assert len(copies) == 24
     for r in preds.itertuples(): assert copies[os.path.basename(r.path)] == r.predicted and os.path.exists(r.path)
 
-def test_predict_writes_a_submission(run, sample_dir, tmp_path, capsys):
+def test_predict_writes_a_submission(first_run, sample_dir, tmp_path, capsys):
     photos = tmp_path/'test'
     shutil.copytree(sample_dir/'glass', photos)
-    assert call('predict', run, photos, '--out', tmp_path/'p.csv', '--submission', tmp_path/'s.csv') == 0
+    assert call('predict', first_run, photos, '--out', tmp_path/'p.csv', '--submission', tmp_path/'s.csv') == 0
     sub = pd.read_csv(tmp_path/'s.csv')
     assert list(sub.columns) == ['file','species'] and set(sub.file) == {p.name for p in photos.iterdir()}
     assert list(sub.species) == list(pd.read_csv(tmp_path/'p.csv').predicted)
     (photos/'broken.jpg').write_bytes(b'no photo')
-    fails(capsys, 2, 'predict', run, photos, '--out', tmp_path/'p2.csv', '--submission', tmp_path/'s2.csv', says=['broken.jpg', 'Kaggle'])
+    fails(capsys, 2, 'predict', first_run, photos, '--out', tmp_path/'p2.csv', '--submission', tmp_path/'s2.csv', says=['broken.jpg', 'Kaggle'])
     assert (tmp_path/'p2.csv').exists() and not (tmp_path/'s2.csv').exists()
 
-def test_evaluate_agrees_with_the_run(run, sample_dir, tmp_path, capsys):
-    assert call('evaluate', run, sample_dir, '--out', tmp_path/'ev') == 0
+def test_evaluate_agrees_with_the_run(first_run, sample_dir, tmp_path, capsys):
+    assert call('evaluate', first_run, sample_dir, '--out', tmp_path/'ev') == 0
     assert 'accuracy' in capsys.readouterr().out
     preds = pd.read_csv(tmp_path/'ev'/'predictions.csv')
-    old = pd.read_csv(run/'predictions.csv').set_index('path')
+    old = pd.read_csv(first_run/'predictions.csv').set_index('path')
     both = preds.set_index('path').loc[old.index]
     assert (both.predicted == old.predicted).all()
 
@@ -142,19 +99,6 @@ def test_arguments_that_mean_nothing(args, says, sample_dir, tmp_path, capsys):
 def test_weights_that_no_hub_gives(sample_dir, tmp_path, capsys):
     fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, '--arch','resnet18', '--weights','hub', says=['resnet18', '--weights FILE', 'pip'])
 
-def test_a_run_is_not_overwritten_unasked(run, sample_dir, tmp_path, capsys):
-    before = fingerprint(run)
-    fails(capsys, 2, 'train', sample_dir, '--out', run, *TINY, says='--overwrite')
-    fails(capsys, 2, 'train', sample_dir, '--out', sample_dir, *TINY, says='other files')
-    fails(capsys, 2, 'train', tmp_path/'nowhere', '--out', run, '--overwrite', *TINY, says='nowhere')
-    assert fingerprint(run) == before
-    again = tmp_path/'again'
-    shutil.copytree(run, again)
-    (again/'notes.txt').write_text('mine')
-    assert call('train', sample_dir, '--out', again, '--overwrite', *TINY, '--seed', 7) == 0
-    assert json.loads((again/'config.json').read_text())['seed'] == 7
-    assert (again/'notes.txt').read_text() == 'mine'
-
 def test_out_without_permission(sample_dir, tmp_path, capsys):
     file = tmp_path/'file'
     file.write_text('mine')
@@ -176,25 +120,20 @@ def test_full_disk_leaves_nothing_half_written(sample_dir, tmp_path):
     assert len(lines) == 1 and 'Traceback' not in res.stderr, res.stderr
     assert not (tmp_path/'run').exists()
 
-def test_models_that_cannot_be_used(run, sample_dir, tmp_path, capsys):
+def test_models_that_cannot_be_used(first_run, sample_dir, tmp_path, capsys):
     photo = sample_dir/'glass'/'glass_001.jpg'
     fails(capsys, 2, 'predict', tmp_path/'none', photo, says='none')
     (tmp_path/'old').mkdir()
     (tmp_path/'old'/'export.pkl').write_bytes(b'\x80\x04.')
     fails(capsys, 2, 'predict', tmp_path/'old', photo, says='pickle')
-    fails(capsys, 2, 'predict', run, tmp_path/'nowhere.jpg', says='nowhere.jpg')
-    fails(capsys, 2, 'predict', run, photo, '--out', tmp_path, says='is a folder')
+    fails(capsys, 2, 'predict', first_run, tmp_path/'nowhere.jpg', says='nowhere.jpg')
+    fails(capsys, 2, 'predict', first_run, photo, '--out', tmp_path, says='is a folder')
 
 def test_debug_shows_where(tmp_path):
     with pytest.raises(FileNotFoundError): main(['scan', str(tmp_path/'nowhere'), '--debug'])
 
-def test_same_seed_same_model(run, sample_dir, tmp_path):
-    assert call('train', sample_dir, '--out', tmp_path/'again', *TINY) == 0
-    a,b = ((d/'predictions.csv').read_text() for d in (run, tmp_path/'again'))
-    assert a == b
-
-def test_evaluate_under_stress(run, sample_dir, tmp_path, capsys):
-    assert call('evaluate', run, sample_dir, '--out', tmp_path/'ev', '--stress') == 0
+def test_evaluate_under_stress(first_run, sample_dir, tmp_path, capsys):
+    assert call('evaluate', first_run, sample_dir, '--out', tmp_path/'ev', '--stress') == 0
     shown = capsys.readouterr().out
     assert 'the model has learned from some of these photos' in shown
     r = pd.read_csv(tmp_path/'ev'/'stress.csv')
@@ -202,25 +141,6 @@ def test_evaluate_under_stress(run, sample_dir, tmp_path, capsys):
     assert len(r) == 36 and r.accuracy[0] == pytest.approx(clean) and (r.n == 72).all()
     assert 'darkness' in shown and f"mean under stress {r.accuracy[1:].mean():.1%}" in shown
     assert Image.open(tmp_path/'ev'/'stress.png').width > 400
-
-def test_leaks_are_named_and_what_they_do(sample_dir, tmp_path, capsys):
-    "A photo of test that stands in train once more is said on the command line, in the figures and in the report"
-    photos = tmp_path/'photos'
-    shutil.copytree(sample_dir, photos)
-    rows = [(p, ('train','train','valid','test')[i%4]) for i,p in enumerate(sorted(photos.rglob('*.jpg')))]
-    twin = next(p for p,s in rows if s=='test' and p.parent.name=='glass')
-    rows.append((shutil.copy(twin, twin.with_name('zz-again.jpg')), 'train'))
-    pd.DataFrame(rows, columns=['path','split']).to_csv(tmp_path/'split.csv', index=False)
-    assert call('train', photos, '--out', tmp_path/'run', '--split', tmp_path/'split.csv', *TINY) == 0
-    out = capsys.readouterr().out
-    assert 'have a duplicate in train' in out and twin.name in out
-    metrics = json.loads((tmp_path/'run'/'metrics.json').read_text())
-    preds = pd.read_csv(tmp_path/'run'/'predictions.csv').query("split=='test'")
-    rest = preds[preds.path.map(os.path.basename) != twin.name]
-    assert metrics['leaked'] >= 1 and 0 <= metrics['accuracy_without_leaked'] <= 1
-    if metrics['leaked'] == 1: assert metrics['accuracy_without_leaked'] == pytest.approx((rest.predicted==rest.label).mean())
-    report = (tmp_path/'run'/'report.html').read_text()
-    assert 'a duplicate in train' in report and 'When to ask a person' in report
 
 def test_own_warnings_are_lines_and_those_of_others_are_not(sample_dir, tmp_path, capsys):
     "A split file that names strangers and misses photos, a class of which nothing can be read, and a photo beside the folders"
@@ -269,20 +189,6 @@ def test_weights_that_do_not_fit_are_told_first(sample_dir, tmp_path, capsys, mo
         fails(capsys, 2, 'train', sample_dir, '--out', tmp_path/'run', *TINY, '--weights', tmp_path/name, says=says)
     assert not (tmp_path/'run').exists()
 
-def test_refused_from_python_as_well(sample_dir, tmp_path):
-    for kw in (dict(size=0), dict(size=(224,-5)), dict(bs=1), dict(seed=10**20), dict(seed=1.5), dict(augment='strong'), dict(lr=float('nan')), dict(normalize=1)):
-        with pytest.raises(ValueError, match=f'{next(iter(kw))}='): train_run(sample_dir, tmp_path/'run', **kw)
-
-@given(st.sampled_from(sorted(SETTINGS)), st.one_of(st.text(max_size=8), st.integers().map(str), st.floats().map(str), st.sampled_from(['auto','none','0','1x1','224x','x'])))
-@settings(deadline=None)
-def test_a_setting_is_read_right_or_refused_by_its_name(name, text):
-    "Whatever is typed: a value that is allowed, or one line that names the option and what was typed"
-    try: value = read_setting(name, text)
-    except ValueError as e:
-        assert str(e).startswith(f'{name}=') and ': give ' in str(e)
-        assert as_typed(str(e), [name]).startswith(f"--{name.replace('_','-')} ") or re.search(r"[\s'.,;:()]", text) or not text
-    else: assert is_allowed(SETTINGS[name], value)
-
 def test_options_are_named_as_typed():
     options = command_options('train')
     assert {'weights','train_size','wanted_precision','out'} <= set(options)
@@ -293,34 +199,7 @@ def test_options_are_named_as_typed():
     assert as_typed('epochs=-1: give', command_options('experiment')) == 'epochs=-1: give'
     assert as_typed('size=3', command_options('no-such-command')) == 'size=3'
 
-@pytest.mark.parametrize('extra', [[], ['--weights','auto','--freeze','5','--arch','tf_efficientnet_lite0']], ids=['from scratch', 'head first'])
-def test_a_loss_that_is_no_number_ends_the_training(extra, sample_dir, tmp_path, capsys):
-    args = 'train', sample_dir, '--out', tmp_path/'run', *TINY, *extra, '--head-epochs', 1, '--precision', 'fp32', '--epochs', 2, '--lr', '1e30'
-    for _ in range(2):  # the second time with --resume, which has nothing to go on from
-        fails(capsys, 1, *args, says=['loss became', 'in epoch 1 of 2 at learning rate', 'smaller --lr'])
-        assert '--resume' not in capsys.readouterr().out and not (tmp_path/'run').exists()
-        args = *args, '--resume'
-
-def test_a_loss_that_is_no_number_later_on(sample_dir, tmp_path, capsys, monkeypatch):
-    "The best weights so far stay, the checkpoint doesn't: from it the same would happen again"
-    from garbage_fastai.callbacks import StopOnNaN
-    real = StopOnNaN.after_batch
-    def spoil(self):
-        if self.epoch==1: self.learn.loss = self.loss*float('nan')
-        real(self)
-    monkeypatch.setattr(StopOnNaN, 'after_batch', spoil)
-    run = tmp_path/'run'
-    fails(capsys, 1, 'train', sample_dir, '--out', run, *TINY, '--epochs', 3, says=['loss became NaN in epoch 2 of 3'])
-    assert sorted(p.name for p in (run/'models').iterdir()) == ['best.pth'] and (run/'history.csv').exists()
-    monkeypatch.undo()
-    assert call('train', sample_dir, '--out', run, *TINY, '--epochs', 3, '--resume') == 0
-    assert 'going on after' not in capsys.readouterr().out and len(pd.read_csv(run/'history.csv')) == 3
-
-def test_a_poisoned_checkpoint_is_refused(tmp_path):
-    from garbage_fastai.checkpoint import Checkpoint
-    with pytest.raises(ValueError, match='NaN or infinite: remove it'): Checkpoint(tmp_path/'c.pth').restore(dict(model={'w': torch.tensor([1., float('nan')])}))
-
-def test_places_that_cannot_be_written_are_told_first(run, sample_dir, tmp_path, capsys, monkeypatch):
+def test_places_that_cannot_be_written_are_told_first(first_run, sample_dir, tmp_path, capsys, monkeypatch):
     for name in ('predict.predict_table','labels.scan_images','scan.scan_images','sort.find_images'):
         monkeypatch.setattr(f'garbage_fastai.{name}', lambda *a, **k: pytest.fail('work was done first'), raising=False)
     file,folder = tmp_path/'afile',tmp_path/'folder'
@@ -329,61 +208,35 @@ def test_places_that_cannot_be_written_are_told_first(run, sample_dir, tmp_path,
     fails(capsys, 2, 'scan', sample_dir, '--out', file/'t.csv', says=['afile', 'no folder'])
     fails(capsys, 2, 'scan', sample_dir, '--out', folder, says='is a folder')
     fails(capsys, 2, 'review', sample_dir, '--out', file, says=['afile', 'is a file'])
-    fails(capsys, 2, 'evaluate', run, sample_dir, '--out', file/'ev', says=['afile', 'no folder'])
+    fails(capsys, 2, 'evaluate', first_run, sample_dir, '--out', file/'ev', says=['afile', 'no folder'])
     monkeypatch.undo()
     monkeypatch.setattr('garbage_fastai.sort.Predictor', lambda *a, **k: pytest.fail('the model was loaded first'))
     photo = sample_dir/'glass'
     for args,says in ((['--out', file/'deep'/'p.csv'], ['--out', 'no folder']), (['--copy-into', file], ['--copy-into', 'is a file']),
                       (['--submission', folder], ['--submission', 'is a folder']), (['--out', tmp_path/('x'*300)], 'name too long')):
         args = [*args] if '--out' in args else ['--out', tmp_path/'p.csv', *args]
-        fails(capsys, 1 if 'x'*300 in str(args[1]) else 2, 'predict', run, photo, *args, says=says)
+        fails(capsys, 1 if 'x'*300 in str(args[1]) else 2, 'predict', first_run, photo, *args, says=says)
     assert file.read_text() == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['afile', 'folder']
 
-def test_no_photo_can_be_read(run, tmp_path, capsys):
+def test_no_photo_can_be_read(first_run, tmp_path, capsys):
     "The table is written and says why, and the exit code tells whoever only looks at that"
     photos = tmp_path/'photos'
     photos.mkdir()
     for i in range(3): (photos/f'{i}.jpg').write_bytes(b'no photo')
-    fails(capsys, 1, 'predict', run, photos, '--out', tmp_path/'p.csv', says='none of the 3 photos can be read')
+    fails(capsys, 1, 'predict', first_run, photos, '--out', tmp_path/'p.csv', says='none of the 3 photos can be read')
     preds = pd.read_csv(tmp_path/'p.csv')
     assert len(preds) == 3 and not preds.ok.any() and preds.reason.str.len().min() > 0
 
 @pytest.mark.parametrize('name,head', [('a.rar', b'Rar!\x1a\x07\x01\x00'), ('a.7z', b"7z\xbc\xaf'\x1c"), ('photos.zip', b'Rar!\x1a\x07\x00'), ('old.RAR', b'cut')])
-def test_archives_of_other_packers(name, head, sample_dir, run, tmp_path, capsys):
+def test_archives_of_other_packers(name, head, sample_dir, first_run, tmp_path, capsys):
     file = tmp_path/name
     file.write_bytes(head+b'x'*100)
     for args in (['scan', file], ['train', file, '--out', tmp_path/'run']):
         fails(capsys, 2, *args, says=[name, 'RAR' if 'ar' in name.lower() and '7z' not in name or name=='photos.zip' else '7z', 'unpack it'])
-    if name == 'photos.zip': fails(capsys, 2, 'predict', run, file, '--out', tmp_path/'p.csv', says='unpack it')
+    if name == 'photos.zip': fails(capsys, 2, 'predict', first_run, file, '--out', tmp_path/'p.csv', says='unpack it')
     elif head != b'cut':
-        fails(capsys, 1, 'predict', run, file, '--out', tmp_path/'p.csv', says='none of the 1 photos')
+        fails(capsys, 1, 'predict', first_run, file, '--out', tmp_path/'p.csv', says='none of the 1 photos')
         assert 'archive' in pd.read_csv(tmp_path/'p.csv').reason[0] and 'unpack it' in pd.read_csv(tmp_path/'p.csv').reason[0]
-
-@pytest.mark.parametrize('what', ['run', 'model', 'model/model.safetensors'])
-def test_an_own_model_is_a_start(what, run, sample_dir, tmp_path, capsys):
-    "With the same classes everything is taken: with no epochs it predicts what it predicted"
-    weights = run if what=='run' else run/what
-    args = '--size', 32, '--epochs', 0, '--head-epochs', 0, '--precision', 'fp32', '--bs', 16
-    assert call('train', sample_dir, '--out', tmp_path/'again', '--weights', weights, *args) == 0  # the network is that of the model
-    assert 'body and head are taken' in capsys.readouterr().out
-    old,new = (load_file(d/'model'/'model.safetensors') for d in (run, tmp_path/'again'))
-    assert old.keys() == new.keys() and all(torch.equal(old[k], new[k]) for k in old)
-    olds,news = (json.loads((d/'model'/'model.json').read_text()) for d in (run, tmp_path/'again'))
-    assert [olds[k] for k in ('arch','vocab','mean','std')] == [news[k] for k in ('arch','vocab','mean','std')]
-    assert pd.read_csv(run/'predictions.csv').predicted.tolist() == pd.read_csv(tmp_path/'again'/'predictions.csv').predicted.tolist()
-
-def test_an_own_model_with_other_classes(run, sample_dir, tmp_path, capsys):
-    photos = tmp_path/'photos'
-    for c in ('glass','metal','paper'): shutil.copytree(sample_dir/c, photos/f'my {c}')
-    args = '--size', 32, '--epochs', 0, '--head-epochs', 2, '--precision', 'fp32', '--bs', 16, '--weights', run
-    assert call('train', photos, '--out', tmp_path/'other', *args) == 0
-    assert 'body is taken, the head begins anew' in capsys.readouterr().out
-    old,new = (load_file(d/'model'/'model.safetensors') for d in (run, tmp_path/'other'))
-    assert all(torch.equal(old[k], new[k]) for k in old if k.startswith('0.')) and new['1.8.weight'].shape[0] == 3
-    fails(capsys, 2, 'train', photos, '--out', tmp_path/'x', *args, '--arch', 'resnet18', says=['is a model of resnet10t', 'give --arch resnet10t'])
-    fails(capsys, 2, 'train', photos, '--out', tmp_path/'x', *args, '--weights', sample_dir, says=['holds no model'])
-    shutil.copy(run/'model'/'model.safetensors', tmp_path/'alone.safetensors')
-    fails(capsys, 2, 'train', photos, '--out', tmp_path/'x', *args, '--arch', 'resnet10t', '--weights', tmp_path/'alone.safetensors', says=['alone.safetensors', 'model.json'])
 
 def test_what_is_piped_has_a_header(sample_dir, tmp_path, capsys):
     assert call('train', sample_dir, '--out', tmp_path/'run', *TINY, '--epochs', 2) == 0

@@ -1,21 +1,17 @@
 "Two models on the same photos: the statistics against others' formulas, tables and runs as people have them, folds, and the command"
 import hashlib, json, shutil, warnings
+
 import numpy as np, pandas as pd, pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import binom
+
+from conftest import CLASSES, make_table, quick_folds
 from garbage_fastai.cli import main
 from garbage_fastai.compare import Comparison, compare_predictions, compare_runs, mean_sd
-from garbage_fastai.splits import kfold_tables
 from garbage_fastai.runs import read_metrics
-from garbage_fastai.splits import PARTS, save_splits, split_images
+from garbage_fastai.splits import PARTS, split_images
 
-CLASSES = ['glass', 'metal', 'paper']
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 cells = st.tuples(*[st.integers(0, 300)]*4).filter(any)
-
-def make_table(n=20, folder='photos'):
-    "The same names in every class, as cameras give them"
-    return pd.DataFrame([(f'{folder}/{c}/{i}.jpg', c, True, '') for c in CLASSES for i in range(n)], columns=['path', 'label', 'ok', 'reason'])
 
 def with_content(table, of=None):
     "As a scan gives it: the content of each photo, here that of `of` or of its own class and name"
@@ -32,7 +28,7 @@ def caught(call):
     return res, [str(o.message) for o in w]
 
 # ---- statistics
-@quick
+@quick_folds
 @given(cells)
 def test_statistics_and_their_mirror_image(c):
     r, m = Comparison(*c), Comparison(c[0], c[2], c[1], c[3])
@@ -59,7 +55,7 @@ def test_shown_as_text_and_as_a_table():
     assert lines[2] == '| a\\|b | 82.0% | 73.3% to 88.3% |' and 'new is better' in lines[-3] and lines[-1] == 'read me'
 
 # ---- predictions
-@quick
+@quick_folds
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=60, max_size=60), st.randoms(use_true_random=False))
 def test_place_and_order_do_not_matter(right, rnd):
     x, y = map(np.array, zip(*right))
@@ -130,8 +126,6 @@ def test_same_names_in_sub_folders_are_told_apart(tmp_path):
     t = pd.concat([make_table(9, f'photos/{cam}') for cam in 'xy'], ignore_index=True).assign(split='train')
     a, b = (t.assign(split=np.where(t.path.str.contains(f'/{cam}/'), 'test', 'train')) for cam in 'xy')
     with pytest.raises(ValueError, match='no photo was tested by both'): compare_runs(make_run(tmp_path/'a', a), make_run(tmp_path/'b', b))
-
-# ---- the same photo is the same content
 
 def test_other_photos_under_the_same_names(tmp_path):
     "Two folders with glass/1.jpg in both, of two cameras: nothing to compare, and no way to train on the first's split would help"
@@ -209,7 +203,7 @@ def test_runs_from_before_contents_were_kept(tmp_path):
     assert r.n == 15 and r.notes == ['photos are matched by class and file name alone, since their contents are not known in splits.csv of old']
     with pytest.raises(ValueError, match='twice'): compare_runs(old, make_run(tmp_path/'twice', pd.concat([t, t])))
 
-@quick
+@quick_folds
 @given(st.data())
 def test_only_the_same_content_is_compared(tmp_path_factory, data):
     "Any two runs over photos of a small world, under any names: the counts are those of a plain look at each content"
@@ -276,44 +270,3 @@ def test_mean_and_sd(runs, tmp_path):
     with pytest.raises(ValueError, match='give runs of one kind'): mean_sd(m.assign(split=['test', 'valid']))
     with pytest.raises(FileNotFoundError, match='has no metrics.json'): read_metrics([tmp_path])
     with pytest.raises(ValueError, match='runs is empty'): read_metrics([])
-
-# ---- folds
-@settings(quick, max_examples=20)
-@given(st.lists(st.integers(6, 25), min_size=2, max_size=4), st.integers(3, 6), st.integers(0, 1000), st.randoms(use_true_random=False))
-def test_folds(sizes, k, seed, rnd):
-    t = pd.DataFrame([(f'photos/{c}/{i}.jpg', f'c{c}', i % 7 != 6) for c,n in enumerate(sizes) for i in range(n)], columns=['path', 'label', 'ok'])
-    t = pd.concat([t, pd.DataFrame(dict(path=['photos/stray.jpg'], label=[''], ok=[True]))], ignore_index=True)
-    used = t.ok & (t.label != '')
-    folds = list(kfold_tables(t, k, seed))
-    assert len(folds) == k and t.columns.tolist() == ['path', 'label', 'ok']
-    for f in folds:
-        assert (f.split[~used] == '').all() and f.split[used].isin(PARTS).all()
-        for c, n in f[used].label.value_counts().items():  # as many of each class as the fold's share, give or take one
-            assert all(abs(((f.label==c) & (f.split==s) & used).sum() - n/k) < 1 for s in ('valid', 'test'))
-    assert (sum((f.split=='test').astype(int) for f in folds)[used] == 1).all() and (sum((f.split=='valid').astype(int) for f in folds)[used] == 1).all()
-    order = list(range(len(t)))
-    rnd.shuffle(order)
-    moved = t.assign(path=t.path.str.replace('photos', '/elsewhere')).iloc[order]
-    for f,g in zip(folds, kfold_tables(moved, k, seed)): assert g.sort_index().split.tolist() == f.split.tolist()
-
-@settings(quick, max_examples=20)
-@given(st.integers(0, 1000), st.integers(1, 5))
-def test_a_group_stays_on_one_side(seed, most):
-    rng = np.random.default_rng(seed)
-    t = make_table(40)
-    groups = [f'{c}{g}' if rng.random() > .2 else [None, '', -1][rng.integers(3)] for c,g in zip(t.label, rng.integers(0, 40//most, len(t)))]
-    t['group'] = pd.Series(groups, dtype=object)
-    folds = list(kfold_tables(t, 4, seed))
-    has = t.group.notna() & ~t.group.isin(['', -1])
-    for f in folds: assert f[has].groupby('group').split.nunique().max() == 1
-    assert (sum((f.split=='test').astype(int) for f in folds) == 1).all()
-
-def test_folds_that_cannot_be_dealt():
-    for t, k, says in ((make_table(), 2, 'k must be 3 or more'), (make_table(4), 5, "too few photos for 5 folds: 'glass' has 4, 'metal' has 4, 'paper' has 4"),
-                       (make_table().assign(group=lambda t: t.label), 3, "too few groups for 3 folds: 'glass' has 1"), (make_table().drop(columns='label'), 5, 'needs the column label'),
-                       (make_table()[:20], 5, "only one class, 'glass'")):
-        with pytest.raises(ValueError, match=says): list(kfold_tables(t, k))
-
-def test_folds_train_from_a_file(tmp_path):
-    fold = next(kfold_tables(make_table()))
-    assert split_images(make_table(), save_splits(fold, tmp_path/'fold.csv')).split.tolist() == fold.split.tolist()

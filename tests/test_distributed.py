@@ -3,15 +3,13 @@ import json, multiprocessing, os, signal, socket, sys
 
 import pandas as pd, pytest, torch
 from fastai.vision.all import Callback, set_bn_eval
-from safetensors.torch import load_file
 
+from conftest import SMALL, call, end, epochs_in, fails, fingerprint, kill, wait_for
 from garbage_fastai.cli import main
 from garbage_fastai.distributed import distributed_fit, init_processes
 from garbage_fastai.learner import build_learner
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.train import prepare_table
-from test_cli import call, fails, fingerprint
-from test_resume import SMALL, end, epochs_in, kill, wait_for
 
 def _child(target, args, env, log):
     os.environ.update(env)

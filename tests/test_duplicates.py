@@ -3,11 +3,10 @@ import warnings
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest, torch
+import garbage_fastai.duplicates as duplicates, numpy as np, pandas as pd, pytest, torch
 from PIL import Image, ImageDraw
 from hypothesis import given, settings, strategies as st
 
-import garbage_fastai.duplicates as duplicates
 from garbage_fastai.duplicates import (
     drop_background_pairs, find_duplicates, find_leaks, group_duplicates, release_groups)
 from garbage_fastai.datasets import get_dataset
@@ -128,8 +127,6 @@ def test_light_and_place_are_found(seed, down, right, gain, slope):
     inside = duplicates._inside(shift)
     assert shift == (-down, -right) and np.abs(got-ref)[inside].max() < 12
 
-# ---- the same on any machine
-
 def test_likeness_is_in_float32(tmp_path, precision):
     table = draw_camera(tmp_path/'cam', n=3)
     with torch.autocast('cpu', torch.bfloat16): inside = embed_images(table, 160, progress=False)   # somebody else's autocast
@@ -160,8 +157,6 @@ def test_trashnet_split(data_dir, tmp_path, monkeypatch):
     group = dict(zip(name, split['group']))
     for a,b in (('metal120','metal50'), ('metal76','metal394'), ('paper2','paper40'), ('plastic118','plastic137')): assert group[a] == group[b] != ''
 
-# ---- tables
-
 def test_an_index_that_repeats(sample_dir, tmp_path):
     "pd.concat of two scans, `Path`s, rows in another order: the same pairs, by row number"
     first = scan_images(sample_dir, progress=False)
@@ -184,8 +179,6 @@ def test_copies_only(sample_dir, tmp_path, monkeypatch):
     assert (grouped['group'].iloc[:72].to_numpy()==grouped['group'].iloc[72:].to_numpy()).all() and grouped['group'].nunique()==72
     with pytest.raises(ValueError, match="kind='same' is not known; choose one of near, exact"): find_duplicates(table, kind='same')
     with pytest.raises(ValueError, match='needs the columns dhash'): find_duplicates(table)
-
-# ---- a class that is alike throughout
 
 def alike(n=8, copies=0):
     "A class 'empty' in one group, and photos of two others; the last `copies` of 'empty' are one file"

@@ -2,60 +2,17 @@
 import base64, hashlib, json, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
-import matplotlib
-matplotlib.use('agg')
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
+
+import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from PIL import Image, ImageFilter
-from garbage_fastai.scan import scan_images
+
+from conftest import TINY, call, fails, fingerprint
 from garbage_fastai.labels import LabelReview, out_of_fold_probs, plot_suspects, suspect_labels, write_review
 from garbage_fastai.splits import apply_decisions, read_decisions
-from garbage_fastai.scan import QUALITY_SCORES, check_quality, plot_worst, sharpness
+from garbage_fastai.scan import check_quality, plot_worst
+from garbage_fastai.train import prepare_table
 
-@pytest.fixture
-def odd_files(tmp_path, sample_dir):
-    import pillow_heif
-    pillow_heif.register_heif_opener()
-    im = Image.open(sorted(sample_dir.rglob('*.jpg'))[0])
-    folder = tmp_path/'odd'
-    folder.mkdir()
-    im.save(folder/'rgb.png')
-    im.convert('CMYK').save(folder/'cmyk.jpg', quality=95)
-    im.convert('P').save(folder/'palette.png')
-    im.save(folder/'apple.heic', quality=95)
-    Image.fromarray(np.asarray(im.convert('L')).astype(np.uint16)*257).save(folder/'bits16.png')
-    im.save(folder/'a::b.png')
-    im.save(folder/'gone.png')
-    (folder/'broken.jpg').write_bytes(b'\xff\xd8\xff')
-    table = scan_images(folder, progress=False)
-    (folder/'gone.png').unlink()
-    return table
-
-def _by_name(t): return t.set_index(t['path'].map(lambda o: Path(o).name))
-
-def test_quality_of_odd_files(odd_files):
-    q = _by_name(check_quality(odd_files))
-    assert len(q) == len(odd_files) and not q['ok']['broken.jpg']
-    for n in ('cmyk.jpg', 'palette.png', 'apple.heic', 'bits16.png', 'a::b.png'):
-        assert q['highlights'][n] == pytest.approx(q['highlights']['rgb.png'], abs=.06), n
-    assert q['is_greyscale']['bits16.png'] and not q['is_greyscale']['cmyk.jpg']
-    for n in ('gone.png', 'broken.jpg'):
-        assert q.loc[n, ['sharpness', 'highlights', 'colour', 'usual_size']].isna().all() and q['quality'][n] == ''
-
-def test_quality_where_nothing_can_be_read(odd_files):
-    bad = odd_files[[Path(o).name in ('gone.png', 'broken.jpg') for o in odd_files['path']]]
-    assert check_quality(bad)['sharpness'].isna().all() and (check_quality(bad[~bad['ok']])['quality'] == '').all()
-    assert 'quality' in check_quality(odd_files[:0])
-
-def test_quality_flags_are_plain_booleans(odd_files):
-    q = check_quality(check_quality(odd_files))
-    assert all(q[f'is_{n}'].dtype == bool and q[c].dtype == float for n,c in QUALITY_SCORES.items())
-
-def test_sharpness_ignores_light(sample_dir):
-    im = Image.open(sorted(sample_dir.rglob('*.jpg'))[0])
-    dim = im.point(lambda v: int(v*.7))
-    assert sharpness(dim) == pytest.approx(sharpness(im), rel=.15) and sharpness(im.filter(ImageFilter.GaussianBlur(3))) < sharpness(im)/2
-    assert sharpness(Image.new('RGB', (1,1))) == sharpness(Image.new('RGB', (50,50), 'white')) == 0
+matplotlib.use('agg')
 
 @pytest.mark.parametrize('module', ['cleanvision', 'cleanlab.rank', 'ipywidgets'])
 def test_missing_extra(module, monkeypatch, odd_files, suspects, tmp_path):
@@ -226,3 +183,64 @@ def test_widget_writes_at_each_click(tmp_path):
     assert again.at == 1 and 'application/vnd.jupyter.widget-view+json' in again._repr_mimebundle_()
     again.show(5); again.buttons['leave_out'].click()
     assert list(apply_decisions(t, read_decisions(csv))['ok']) == [True, True, False, True, True, False]
+
+@pytest.fixture(scope='module')
+def photos(sample_dir, tmp_path_factory):
+    "The sample with one glass photo among the metal ones"
+    folder = tmp_path_factory.mktemp('review')/'photos'
+    shutil.copytree(sample_dir, folder)
+    shutil.move(folder/'glass'/'glass_001.jpg', folder/'metal'/'glass_001.jpg')
+    return folder
+
+@pytest.fixture(scope='module')
+def decided(photos, tmp_path_factory):
+    "Decisions as the sheet saves them: one label changed, one kept, one photo left out"
+    csv = tmp_path_factory.mktemp('decided')/'decisions.csv'
+    rows = [('metal/glass_001.jpg', 'relabel', 'glass'), ('paper/paper_001.jpg', 'keep', ''), ('trash/trash_001.jpg', 'leave_out', '')]
+    pd.DataFrame([(photos/p, *o) for p,*o in rows], columns=['path','decision','label']).to_csv(csv, index=False)
+    return csv
+
+def test_review_writes_a_sheet_and_touches_no_photo(photos, tmp_path, capsys, monkeypatch):
+    before = fingerprint(photos)
+    monkeypatch.chdir(photos.parent)
+    assert call('review', photos.name, '--out', tmp_path/'review', '--photos', 20) == 0
+    assert fingerprint(photos) == before
+    out = capsys.readouterr().out
+    assert str(tmp_path/'review'/'review.html') in out and f'garbage-fastai train {photos.name} --decisions decisions.csv' in out
+    suspects = pd.read_csv(tmp_path/'review'/'suspects.csv', keep_default_na=False)
+    assert len(suspects) == 72 and suspects.label_quality.is_monotonic_increasing and Path(suspects.path[0]).is_absolute()
+    assert suspects.path.map(lambda p: Path(p).name).tolist().index('glass_001.jpg') < 20
+    assert (tmp_path/'review'/'review.html').read_text().count('class="card"') == 20
+
+def test_review_says_what_is_wrong(photos, tmp_path, capsys):
+    fails(capsys, 2, 'review', tmp_path/'nowhere', '--out', tmp_path/'r', says='nowhere')
+    (tmp_path/'file').write_text('mine')
+    fails(capsys, 2, 'review', photos, '--out', tmp_path/'file', says='is a file')
+    fails(capsys, 2, 'review', photos, '--out', tmp_path/'r', '--folds', 13, says=['--folds 13', 'fewer folds'])
+    assert not (tmp_path/'r').exists()
+
+def test_train_with_decisions(photos, decided, tmp_path, capsys):
+    before = fingerprint(photos)
+    assert call('train', photos, '--out', tmp_path/'run', '--decisions', decided, *TINY) == 0
+    assert fingerprint(photos) == before
+    assert 'decisions.csv: 1 relabelled, 1 left out' in capsys.readouterr().out
+    config = json.loads((tmp_path/'run'/'config.json').read_text())
+    assert config['decisions'] == dict(file='decisions.csv', relabelled=1, left_out=1) and config['bad_files'] == 0
+    splits = pd.read_csv(tmp_path/'run'/'splits.csv', keep_default_na=False)
+    splits.index = splits.path.map(lambda p: Path(p).name)
+    assert splits.label['glass_001.jpg'] == 'glass' and splits.split['glass_001.jpg'] and not splits.split['trash_001.jpg']
+    report = (tmp_path/'run'/'report.html').read_text()
+    assert 'as decisions.csv says: 1 label changed, 1 photo left out' in report and 'could not be read' not in report
+
+def test_decisions_outlive_a_move(photos, decided, tmp_path):
+    "Paths on the machine where the photos were reviewed are other ones than where the model is trained"
+    shutil.copytree(photos, tmp_path/'elsewhere')
+    table = prepare_table(tmp_path/'elsewhere', progress=False, decisions=decided)
+    assert table.decision.value_counts().to_dict() == {'':69, 'relabel':1, 'keep':1, 'leave_out':1}
+    assert (table.label=='glass').sum() == 12
+
+def test_decisions_that_cannot_be_applied(photos, tmp_path, capsys):
+    fails(capsys, 2, 'train', photos, '--out', tmp_path/'run', '--decisions', tmp_path/'none.csv', *TINY, says='none.csv')
+    (tmp_path/'d.csv').write_text('path,decision,label\nglass/gone.jpg,leave_out,\n')
+    fails(capsys, 2, 'train', photos, '--out', tmp_path/'run', '--decisions', tmp_path/'d.csv', *TINY, says=['glass/gone.jpg', 'no such photo'])
+    assert not (tmp_path/'run').exists()

@@ -1,9 +1,11 @@
 "Several seeds and folds on the command line: the runs, the summary, and going on after a stop"
 import json, shutil, warnings
+
 import pandas as pd, pytest
+
+from conftest import TINY, call, fails
 from garbage_fastai.experiments import COLUMNS, results_table
 from garbage_fastai.repeat import summarize_runs
-from test_cli import TINY, call, fails
 
 @pytest.fixture(scope='module')
 def folds(sample_dir, tmp_path_factory):

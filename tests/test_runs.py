@@ -1,6 +1,4 @@
 "The folder of a run."
-from pathlib import Path
-
 import numpy as np, pandas as pd, pytest
 
 from conftest import ROOT

@@ -2,10 +2,14 @@
 import gc, gzip, io, socket, sys, tarfile, tempfile, threading, time, zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from fastai.vision.all import PILImage, TensorImage, get_image_files, image2tensor
+
+from bad_files import png
+from conftest import call, fails
 from garbage_fastai import sources
 from garbage_fastai.data import build_dataloaders
 from garbage_fastai.export import Predictor, export_model
@@ -14,11 +18,9 @@ from garbage_fastai.scan import scan_images
 from garbage_fastai.learner import build_learner
 from garbage_fastai.predict import predict_images
 from garbage_fastai.sort import predict_photos
-from garbage_fastai.sources import fetch_photo, photo_names, photo_table, video_frames
+from garbage_fastai.sources import fetch_photo, photo_table, video_frames
 from garbage_fastai.splits import split_images
 from garbage_fastai.predictions import class_columns
-from bad_files import png
-from test_cli import call, fails
 
 @pytest.fixture(scope='module')
 def learn(sample_dir):
@@ -40,8 +42,6 @@ def save(im, **kwargs):
     file = io.BytesIO()
     im.save(file, **{'format':'PNG', **kwargs})
     return file.getvalue()
-
-# The ways in
 
 def all_ways(path):
     im = Image.open(path)
@@ -153,8 +153,6 @@ def test_the_same_lazy_picture_often(predictor, files):
     want = probs(predictor.predict(files[:2], progress=False))
     assert abs(probs(got)-np.tile(want, (40,1))).max() <= 1e-6
 
-# Order
-
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 7), st.sampled_from(['str','Path','data','picture','array','missing'])), max_size=12), st.integers(1, 5))
 def test_a_list_is_answered_row_for_row(predictor, files, asked, bs):
@@ -197,8 +195,6 @@ def test_nothing_is_opened_for_a_list_of_paths(files, monkeypatch):
     monkeypatch.setattr('builtins.open', never)
     assert len(photo_table(files)) == len(files)
 
-# Archives
-
 def test_an_archive_is_unpacked_for_as_long_as_needed(predictor, sample_dir, tmp_path, monkeypatch):
     (tmp_path/'tmp').mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path/'tmp'))
@@ -216,8 +212,6 @@ def test_a_bad_archive_in_a_list_is_a_row(predictor, files, tmp_path):
     got = predictor.predict([tmp_path/'bad.zip', files[0]], progress=False)
     assert got['ok'].tolist() == [False,True] and got['reason'][0]
     with pytest.raises(ValueError, match='bad.zip'): predictor.predict(tmp_path/'bad.zip', progress=False)
-
-# Addresses
 
 class Server(ThreadingHTTPServer):
     pages = {}
@@ -330,8 +324,6 @@ def test_other_addresses(predictor, monkeypatch):
     assert not got['ok'].any() and got['reason'].str.len().all()
     assert 'http and https' in got['reason'][0] and 'no such host' in got['reason'][1]
 
-# Videos
-
 @pytest.fixture(scope='module')
 def clip(files, tmp_path_factory):
     cv2 = pytest.importorskip('cv2')
@@ -378,8 +370,6 @@ def test_wrong_every(clip):
 def test_no_camera():
     pytest.importorskip('cv2')
     with pytest.raises(ImageProblem, match='camera 91'): next(video_frames(91))
-
-# The command
 
 def test_command(model, files, clip, tmp_path, capsys, monkeypatch, server):
     monkeypatch.chdir(tmp_path)

@@ -1,17 +1,18 @@
 "Splits: shares, determinism and groups for arbitrary tables; files written by people; TrashNet's own split on the real photos."
-import os, warnings
-from collections import Counter
+import os
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from conftest import make_table, quick_folds
 from garbage_fastai import splits as S
 from garbage_fastai.splits import (
     PARTS, check_splits, parse_fractions, photo_ids, published_split, read_splits, save_splits, split_counts,
-    split_hash, split_images)
+    split_hash, split_images, kfold_tables)
 
 pytestmark = pytest.mark.filterwarnings('error')
+
 quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 @pytest.fixture(autouse=True)
@@ -29,9 +30,8 @@ def fails(exc, text, call):
     assert text in msg and '\n' not in msg and len(msg) < 450, msg
 
 counts = st.dictionaries(st.text('abcXYZ é-_', min_size=1, max_size=6), st.integers(3, 60), min_size=2, max_size=5)
-fractions = st.tuples(*[st.integers(1, 20)]*2, st.integers(0, 20)).map(lambda t: tuple(x/sum(t) for x in t))
 
-# ---- by lot
+fractions = st.tuples(*[st.integers(1, 20)]*2, st.integers(0, 20)).map(lambda t: tuple(x/sum(t) for x in t))
 
 @quick
 @given(counts, fractions, st.integers(0, 2**32))
@@ -99,8 +99,6 @@ def test_this_split_never_changes():
     res = split_images(make(dict(glass=9, paper=7)), '50/25/25', 42)
     assert split_hash(res) == '56c464a4fec9'
 
-# ---- groups
-
 group_sizes = st.dictionaries(st.sampled_from(['a','b','c']), st.lists(st.integers(1, 9), min_size=3, max_size=15), min_size=2)
 
 @quick
@@ -131,8 +129,6 @@ def test_groups_across_classes_and_too_few():
     res = split_images(table)
     assert res.dropna(subset='group').groupby('group').split.nunique().max() == 1
     fails(ValueError, "too few usable photos of 'a' (9 in 1 group)", lambda: split_images(make(dict(a=9, b=9)).assign(group=['g']*9+['']*9)))
-
-# ---- wrong use
 
 @pytest.mark.parametrize('how', ['50/25/30', '100', '50', '0/50/50', '50/0/50', '1/2/3', '-50/75/75', '50/25/15/10', '//', (.5,), (.5,.2,.2), (.5,float('nan'),.5),
                                  (), None, .8, ('a','b')])
@@ -174,8 +170,6 @@ def test_check_splits():
         fails(ValueError, text, lambda: check_splits(table.assign(split=split)))
     fails(ValueError, 'no column split', lambda: check_splits(table))
 
-# ---- names
-
 def test_ids():
     assert photo_ids(make(dict(a=1), '/x/y')) == photo_ids(make(dict(a=1), 'z')) == ['a/0.jpg']
     two = pd.DataFrame(dict(path=['q/may/a/1.jpg','q/june/a/1.jpg','q/june/a/2.jpg'], label='a'))
@@ -190,8 +184,6 @@ def test_a_corrected_label():
     table = make(dict(a=4, b=4))
     table.loc[0, 'label'] = 'b'
     assert S.match_photos(table, ['photos/a/0.jpg', 'a/1.jpg', 'a/0.jpg']) == [0, 1, 0]
-
-# ---- files
 
 @settings(quick, max_examples=20)
 @given(counts, st.integers(0, 9))
@@ -221,6 +213,7 @@ def csv(tmp_path, text):
     return tmp_path/'s.csv'
 
 LINES = [('a',0,'train'), ('a',1,'Training'), ('a',2,'val'), ('a',3,'TEST'), ('b',0,'train'), ('b',1,' validation '), ('b',2,'test'), ('b',3,'dev')]
+
 WANT = ['train','train','valid','test','train','valid','test','valid']
 
 @pytest.mark.parametrize('head,line', [('path,split', 'photos/{c}/{i}.jpg,{s}'), ('Path , Split', '{c}/{i}.jpg,{s}'), ('file;set', 'a b/{c}/{i}.jpg;{s}'),
@@ -273,8 +266,6 @@ def test_cannot_save(tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir() if p.is_file()] == ['s.csv']
     (tmp_path/'f').write_text('')
     fails(OSError, 'cannot write', lambda: save_splits(res, tmp_path/'f'/'s.csv'))
-
-# ---- TrashNet's own
 
 def lists(folder, train='glass0.jpg 1\npaper0.jpg 2\n', val='glass1.jpg 1\npaper1.jpg 2\n', test='glass2.jpg 1\n'):
     folder.mkdir(parents=True, exist_ok=True)
@@ -338,3 +329,44 @@ def test_large_table_is_quick():
     t = time.time()
     res = split_images(table)
     assert time.time()-t < 6 and split_hash(res)
+
+# ---- folds
+@settings(quick_folds, max_examples=20)
+@given(st.lists(st.integers(6, 25), min_size=2, max_size=4), st.integers(3, 6), st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_folds(sizes, k, seed, rnd):
+    t = pd.DataFrame([(f'photos/{c}/{i}.jpg', f'c{c}', i % 7 != 6) for c,n in enumerate(sizes) for i in range(n)], columns=['path', 'label', 'ok'])
+    t = pd.concat([t, pd.DataFrame(dict(path=['photos/stray.jpg'], label=[''], ok=[True]))], ignore_index=True)
+    used = t.ok & (t.label != '')
+    folds = list(kfold_tables(t, k, seed))
+    assert len(folds) == k and t.columns.tolist() == ['path', 'label', 'ok']
+    for f in folds:
+        assert (f.split[~used] == '').all() and f.split[used].isin(PARTS).all()
+        for c, n in f[used].label.value_counts().items():  # as many of each class as the fold's share, give or take one
+            assert all(abs(((f.label==c) & (f.split==s) & used).sum() - n/k) < 1 for s in ('valid', 'test'))
+    assert (sum((f.split=='test').astype(int) for f in folds)[used] == 1).all() and (sum((f.split=='valid').astype(int) for f in folds)[used] == 1).all()
+    order = list(range(len(t)))
+    rnd.shuffle(order)
+    moved = t.assign(path=t.path.str.replace('photos', '/elsewhere')).iloc[order]
+    for f,g in zip(folds, kfold_tables(moved, k, seed)): assert g.sort_index().split.tolist() == f.split.tolist()
+
+@settings(quick_folds, max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_a_group_stays_on_one_side(seed, most):
+    rng = np.random.default_rng(seed)
+    t = make_table(40)
+    groups = [f'{c}{g}' if rng.random() > .2 else [None, '', -1][rng.integers(3)] for c,g in zip(t.label, rng.integers(0, 40//most, len(t)))]
+    t['group'] = pd.Series(groups, dtype=object)
+    folds = list(kfold_tables(t, 4, seed))
+    has = t.group.notna() & ~t.group.isin(['', -1])
+    for f in folds: assert f[has].groupby('group').split.nunique().max() == 1
+    assert (sum((f.split=='test').astype(int) for f in folds) == 1).all()
+
+def test_folds_that_cannot_be_dealt():
+    for t, k, says in ((make_table(), 2, 'k must be 3 or more'), (make_table(4), 5, "too few photos for 5 folds: 'glass' has 4, 'metal' has 4, 'paper' has 4"),
+                       (make_table().assign(group=lambda t: t.label), 3, "too few groups for 3 folds: 'glass' has 1"), (make_table().drop(columns='label'), 5, 'needs the column label'),
+                       (make_table()[:20], 5, "only one class, 'glass'")):
+        with pytest.raises(ValueError, match=says): list(kfold_tables(t, k))
+
+def test_folds_train_from_a_file(tmp_path):
+    fold = next(kfold_tables(make_table()))
+    assert split_images(make_table(), save_splits(fold, tmp_path/'fold.csv')).split.tolist() == fold.split.tolist()

@@ -1,7 +1,8 @@
 "Stress: the same photos, changed the same way for every model, and counted right."
+from pathlib import Path
+
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from pathlib import Path
 
 from garbage_fastai.stress import GROUNDS, STRESSES, plot_stress, stress_score, stress_test
 from garbage_fastai.evaluate import wilson_interval
@@ -83,3 +84,12 @@ def test_wrong_use_is_one_line(table):
     for kw,says in ((dict(stresses=['fog']),'fog'), (dict(strengths=(7,)),'1 to 5'), (dict(n=0),'n=0')):
         with pytest.raises(ValueError, match=says): stress_test(Model(), table, **kw)
     with pytest.raises(ValueError, match='label'): stress_test(Model(), table[['path']])
+
+def test_stress_keeps_descriptions():
+    class Model:
+        size,model = (8,8),None
+        def predict(self, table, **kwargs):
+            assert list(table['text']) == ['clean box','greasy box']
+            return table.assign(predicted=table['label'], ok=True)
+    t = pd.DataFrame(dict(path=['a.jpg','b.jpg'], label=['Blue','Green'], text=['clean box','greasy box']))
+    assert stress_test(Model(), t, 'blur', (1,), progress=False)['accuracy'].tolist() == [1,1]

@@ -130,7 +130,6 @@ def swallow(*args, **kwargs):
 
 @pytest.mark.parametrize('part', ['garbage_fastai.train.scan_images', 'garbage_fastai.splits.group_photos', 'garbage_fastai.train.build_learner'])
 def test_ctrl_c_that_a_library_swallows(part, photos, tmp_path, monkeypatch):
-    import garbage_fastai.train
     monkeypatch.setattr(part, swallow)
     t = Terminal('train', photos, '--out', tmp_path/'run', *TOY)
     time.sleep(3)

@@ -1,11 +1,14 @@
 "Folders and tables as people have them: which photos, classes and split come out of each"
-import itertools, os, random, string, subprocess, sys, warnings, zipfile
+import itertools, unicodedata, warnings
 from pathlib import Path
+
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+
+from conftest import often
 from garbage_fastai.scan import find_images, scan_images
-from garbage_fastai.layout import folder_part, read_layout
+from garbage_fastai.layout import folder_part, read_layout, folder_names, plain_name, safe_name, twin_names, warn_twins
 from garbage_fastai.train import load_table, prepare_table, train_run
 from garbage_fastai.splits import PARTS, join_labels, read_labels, split_images
 
@@ -85,6 +88,7 @@ def run_inside(root):
     return root
 
 two = ['glass','metal']
+
 LAYOUTS = [
     (class_folders, 16, two, [8,4,4]),
     (parts('train','val','test'), 22, two, [12,6,4]),
@@ -180,7 +184,9 @@ def test_labels_and_their_faults(tmp_path, capsys):
     assert read_labels(file, label_col=' X')['label'].tolist() == ['wood']
 
 names = st.text(st.sampled_from('abcXY01 .-é紙'), min_size=1, max_size=4).map(lambda s: s.strip(' .')).filter(lambda s: s and not s.startswith('.'))
+
 odd_names = st.one_of(names, st.sampled_from(['train','val','Test','valid','images','day1','glass','metal','TRAIN']))
+
 trees = st.lists(st.lists(odd_names, max_size=4).map(tuple), min_size=1, max_size=12)
 
 @settings(deadline=None, max_examples=300)
@@ -244,3 +250,44 @@ def test_every_command_names_a_stray(args, tmp_path, capsys):
     root = with_strays(tmp_path/'p')
     with pytest.raises(SystemExit) as e: main([args[0], str(root), *[str(tmp_path/'out') if a=='OUT' else a for a in args[1:]]])
     assert e.value.code == 0 and f"note: 1 photo has no class and is left out ({root}/top.png)" in capsys.readouterr().err
+
+@pytest.mark.parametrize('twins', [('Glass','glass'), ('glass','glass '), ('glass',' glass'), ('m\u00e9tal','me\u0301tal'), ('Glas grün','glasgrün'),
+                                   ('glass','glass\u200b'), ('STRASSE','straße'), ('glass\u00a0jar','glass jar'), ('M\u00c9TAL','me\u0301tal')])
+def test_twins(twins):
+    assert twin_names([*twins, 'metal', 'paper']) == [sorted(twins)]
+    with pytest.warns(UserWarning, match='differ only in') as said: warn_twins([*twins, 'paper'])
+    text = str(said[0].message)
+    assert len(said) == 1 and '\n' not in text and '2 classes' in text
+    first,second = text.split(' differ only')[0].removeprefix('classes ').split(' and ')
+    assert unicodedata.normalize('NFC', first) != unicodedata.normalize('NFC', second)  # a person can see the difference
+
+def test_no_twins():
+    assert twin_names(['glass', 'metal', 'metall', 'glas', 'a_b', 'a-b', 'glass']) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        warn_twins(['glass', 'metal'])
+
+@often
+@given(st.lists(st.text(max_size=6), max_size=8))
+def test_twins_are_whatever_is_plainly_the_same(names):
+    twins = twin_names(names)
+    told = {o for t in twins for o in t}
+    for n in set(names): assert (n in told) == any(plain_name(n)==plain_name(o) for o in set(names)-{n})
+    assert all(plain_name(plain_name(o))==plain_name(o) for o in names)
+
+@often
+@given(st.lists(names, max_size=12))
+def test_each_class_has_its_own_folder_on_every_disk(classes):
+    folders = folder_names(classes)
+    assert set(folders) == set(classes)
+    on_disk = {unicodedata.normalize('NFC', unicodedata.normalize('NFC', f).casefold()) for f in folders.values()}
+    assert len(on_disk) == len(set(classes))
+    assert folders == folder_names(reversed(classes))
+    for f in folders.values():
+        assert f and f not in ('.','..') and not set(f) & set('\\/:*?"<>|\0') and f == f.strip('. ') and len(f.encode('utf-8', 'surrogateescape')) < 255
+        assert f.split('.')[0].strip().lower() not in ('con','prn','aux','nul','com1','lpt1')
+
+def test_plain_names_stay():
+    assert folder_names(['glass','Glas grün','紙','paper_cardboard']) == {o:o for o in ('glass','Glas grün','紙','paper_cardboard')}
+    assert folder_names(['a/b','a_b']) == {'a/b':'a_b-2', 'a_b':'a_b'}  # who bears the name keeps it
+    assert safe_name('x'*500) == 'x'*200 and safe_name('glass\ud800') == 'glass_' and safe_name('..') == '_'

@@ -1,14 +1,24 @@
-"Photos with descriptions: any text is taken, the network is the published one, and a model folder says what the Learner said."
+"What is the user's stays: results, models, links and permissions; and files that a person edited, or that are odd, are read as they were meant."
 import os, subprocess, sys
+
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 
 from conftest import ROOT
-from garbage_fastai.predictions import BINS, bin_predictions
+from garbage_fastai.sort import list_photos
 from garbage_fastai.text.descriptions import (
-    describe, draw_described, join_filelist, read_filelist, scan_described, seen_in_train, table_texts)
+    read_filelist, seen_in_train, describe, draw_described, join_filelist, scan_described, table_texts)
+from garbage_fastai.predictions import BINS, bin_predictions, assemble_predictions
 from garbage_fastai.evaluate import Evaluation
-from garbage_fastai.predictions import assemble_predictions
+
+def test_list_with_a_mark(tmp_path):
+    (tmp_path/'list.txt').write_text('\ufeffa.jpg\nb.jpg\n', encoding='utf-8')
+    (tmp_path/'list.csv').write_text('\ufeffpath;note\na.jpg;x\n', encoding='utf-8')
+    assert list_photos(tmp_path/'list.txt') == ['a.jpg','b.jpg'] and list_photos(tmp_path/'list.csv') == ['a.jpg']
+
+def test_no_words_are_not_seen():
+    t = pd.DataFrame(dict(split=['train','train','test','test'], text=['', 'a box', '', 'a box']))
+    assert seen_in_train(t).tolist() == [False, True, False, True]
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))

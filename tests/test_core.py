@@ -1,8 +1,29 @@
-"Tables as people have them: labels that are numbers, paths that are `Path` objects, an index that repeats"
+"What is the user's stays: results, models, links and permissions; and files that a person edited, or that are odd, are read as they were meant."
+import os, re, stat
 from pathlib import Path
+
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, strategies as st
-from garbage_fastai.core import label_text, tidy_table
+
+from garbage_fastai.predictions import read_bins
+from garbage_fastai.text.descriptions import read_filelist
+from garbage_fastai.core import write_file, label_text, tidy_table
+
+@pytest.mark.skipif(os.name=='nt', reason='permissions and links as Unix has them')
+def test_links_and_permissions(tmp_path):
+    (tmp_path/'far').mkdir()
+    (tmp_path/'far'/'real.csv').write_text('old')
+    (tmp_path/'link.csv').symlink_to(tmp_path/'far'/'real.csv')
+    old = os.umask(0o077)
+    try: write_file(tmp_path/'link.csv', 'new'); write_file(tmp_path/'mine.csv', 'x')
+    finally: os.umask(old)
+    assert (tmp_path/'link.csv').is_symlink() and (tmp_path/'far'/'real.csv').read_text() == 'new'
+    assert stat.S_IMODE((tmp_path/'mine.csv').stat().st_mode) == 0o600
+
+def test_another_encoding(tmp_path):
+    for f,read in ((tmp_path/'bins.csv', read_bins), (tmp_path/'list.csv', read_filelist)):
+        f.write_bytes('material,bin\nglas,Grün\n'.encode('cp1252'))
+        with pytest.raises(ValueError, match=re.escape(f'{f} is not a CSV table in UTF-8')): read(f)
 
 KINDS = dict(int64=int, Int64=int, int8=int, float=int, Float32=int, str=str, object=int, category=int, boolean=bool, bool=bool)
 
