@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .core import own_warnings
-from .recipe import SETTINGS, allowed_values, read_setting, value_text
+from .recipe import SETTINGS, read_setting, value_text
 
 # %% ../nbs/55_cli.ipynb #de564fba
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -252,8 +252,9 @@ def print_run(
     run:Path # A run folder
 ):
     "Say how a run went"
-    import json
-    m = json.loads((run/'metrics.json').read_text(encoding='utf-8'))
+    from garbage_fastai.runs import Run
+    run = Run(run)
+    m = run.read_metrics()
     lo,hi = m['accuracy_ci95']
     print(f"{m['split']} accuracy {m['accuracy']:.1%} (95% interval {lo:.1%} to {hi:.1%}, {m['n']} photos), "
           f"macro F1 {m['macro_f1']:.3f}")
@@ -264,8 +265,8 @@ def print_run(
     if alone['sure']:
         print(f"sorts {alone['coverage']:.0%} of the photos alone, {alone['precision']:.1%} of them right "
               f"({alone['wanted']:.0%} wanted); the rest is for a person")
-    print(f"report: {run/'report.html'}")
-    print(f"use it: garbage-fastai predict {run/'model'} PHOTOS --out predictions.csv")
+    print(f'report: {run.report_file}')
+    print(f'use it: garbage-fastai predict {run.model_dir} PHOTOS --out predictions.csv')
 
 # %% ../nbs/55_cli.ipynb #41c8e8be
 def print_summary(
@@ -329,18 +330,19 @@ def train(
 
     Settings that are not given are those of the best recipe we know."""
     start = time.time()
-    finished = resume and (out/'report.html').exists()
     limit = None if time_limit is None else read_seconds(time_limit)
     table = label_table(labels, path_col, label_col)
     recipe = {k: read_setting(k, v) for k,v in recipe.items() if v is not None}
     if seeds or folds: return train_several(data, out, seeds, folds, overwrite, decisions, limit, table, recipe)
+    from garbage_fastai.runs import Run
     from garbage_fastai.train import train_run
+    finished = resume and Run(out).is_finished
     if limit is not None: limit -= time.time()-start  # the import takes seconds
-    run = train_run(data, out, overwrite, sys.stderr.isatty(), decisions, resume=resume, time_limit=limit,
-                    labels=table, **recipe)
+    train_run(data, out, overwrite, sys.stderr.isatty(), decisions, resume=resume, time_limit=limit, labels=table,
+              **recipe)
     if int(os.environ.get('RANK', 0)): return  # the first process says how it went
-    if not (run/'report.html').exists(): raise typer.Exit(3)
-    if not finished: print_run(run)
+    if not Run(out).is_finished: raise typer.Exit(3)
+    if not finished: print_run(out)
 
 # %% ../nbs/55_cli.ipynb #4863d7ac
 @app.command()

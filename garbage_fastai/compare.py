@@ -17,7 +17,7 @@ from .core import GarbageWarning, read_text_csv
 from .splits import photo_ids, read_splits
 from .predictions import read_predictions
 from .evaluate import wilson_interval
-from .runs import read_json
+from .runs import Run, read_json
 
 # %% ../nbs/34_compare.ipynb #9f330ccf
 class Comparison:
@@ -237,11 +237,12 @@ def _read_parts(file):
 # %% ../nbs/34_compare.ipynb #0dfd51ab
 def _read_run(run):
     "Name, tested photos, all photos, and config of a run folder"
-    run = Path(run)
-    for f in ('predictions.csv', 'splits.csv', 'config.json'):
-        if not (run/f).is_file():
-            raise FileNotFoundError(f'{run} has no {f}: give a folder that `garbage-fastai train` made')
-    config, parts, preds = read_json(run/'config.json'), _read_parts(run/'splits.csv'), read_predictions(run/'predictions.csv')
+    run = Run(run)
+    for f in (run.predictions_file, run.splits_file, run.config_file):
+        if not f.is_file():
+            raise FileNotFoundError(f'{run} has no {f.name}: give a folder that `garbage-fastai train` made')
+    config = read_json(run.config_file)
+    parts,preds = _read_parts(run.splits_file),read_predictions(run.predictions_file)
     if 'split' not in preds or not (preds['split'] == 'test').any():
         raise ValueError(f'{run} tested no photos: train with a test part, such as --split 50/25/25')
     preds = preds[preds['split'] == 'test']
@@ -249,7 +250,7 @@ def _read_run(run):
     if strange:
         raise ValueError(f'{run}: {strange[0]} is in predictions.csv and not in splits.csv; run the training '
                          'again')
-    name = run.resolve().name
+    name = run.folder.resolve().name
     return name, _tested(preds, name), parts, config
 
 # %% ../nbs/34_compare.ipynb #3b454406
@@ -293,7 +294,7 @@ def compare_runs(
         if k:
             notes.append(f'{k} test photo{"s" if k > 1 else ""} of {names[i]} {"were" if k > 1 else "was"} in '
                          f'the train or valid part of {names[1-i]}: left out')
-    mend = f'train again with the split of the first, --split {Path(run1)/"splits.csv"}'
+    mend = f'train again with the split of the first, --split {Run(run1).splits_file}'
     if not set(ids[0].values()) & set(ids[1].values()):
         mend = 'no photo of the one is in the other, so train both on the same photos'
     res = _compare(*tested, names, notes, mend, strict=False)
