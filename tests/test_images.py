@@ -6,7 +6,7 @@ import PIL, numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from PIL import Image, ImageFile
 
-from garbage_fastai import images
+from garbage_fastai import images, scan
 from garbage_fastai.images import ImageProblem, open_image
 from garbage_fastai.scan import dhash, find_images, scan_images
 from bad_files import encode, make_bad_files, picture, png, tiff
@@ -437,7 +437,7 @@ def test_links(tree):
 
 def test_empty(tmp_path):
     for table in (scan_images(tmp_path), scan_images([])):
-        assert len(table) == 0 and list(table.columns) == list(images._COLUMNS) and table.ok.dtype == bool and table.width.dtype.kind == 'i'
+        assert len(table) == 0 and list(table.columns) == list(scan._COLUMNS) and table.ok.dtype == bool and table.width.dtype.kind == 'i'
         assert table[~table.ok].empty
 
 # ------------------------------------------------------------------------------------------------- the table
