@@ -293,11 +293,11 @@ def import_trust(
     except ImportError:
         raise ValueError(f"{module.split('.')[0]} is not installed: pip install 'garbage_fastai[trust]'") from None
 
+# %% ../nbs/14_scan.ipynb #e8eb7a29
 def _is_grey(im):
     r,g,b = im.split()
     return not ImageChops.difference(r, g).getbbox() and not ImageChops.difference(g, b).getbbox()
 
-# %% ../nbs/14_scan.ipynb #e8eb7a29
 class _Photos:
     "What cleanvision takes for a Hugging Face dataset; notes the sharpness of each photo that it hands out"
     features = ('image',)

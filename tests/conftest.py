@@ -54,6 +54,13 @@ def precision(request, monkeypatch):
     monkeypatch.setenv('GARBAGE_FASTAI_PRECISION', request.param)
     return request.param
 
+@pytest.fixture
+def own_home(tmp_path, monkeypatch):
+    "A cache of its own, no ready data, and no proxy"
+    for name in ('GARBAGE_FASTAI_DATA', 'XDG_CACHE_HOME', 'http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('GARBAGE_FASTAI_CACHE', str(tmp_path/'cache'))
+
 @pytest.fixture(autouse=True)
 def seeded():
     "Each test begins with the same random state, whatever ran before"

@@ -11,6 +11,8 @@ from garbage_fastai.datasets import count_classes, get_dataset
 from garbage_fastai.core import cache_dir
 from garbage_fastai.archives import safe_unpack, whole_folder, decode_names, likely_pages
 
+pytestmark = pytest.mark.usefixtures('own_home')
+
 @pytest.mark.parametrize('mode,name', [('w','a.tar'), ('w:gz','a.tar.gz'), ('w:bz2','a.tbz2'), ('w:xz','a.tar.xz')])
 def test_tars(tmp_path, mode, name):
     a = make_tar(tmp_path/name, ['./glass/1.jpg', './metal/1.jpg', './metal/._1.jpg'], mode)

@@ -15,12 +15,7 @@ from garbage_fastai.splits import split_images
 
 CLASSES = tuple(DATASETS['trashnet'].counts)
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    "Each test has a cache of its own, and no ready data"
-    for name in ('GARBAGE_FASTAI_DATA', 'XDG_CACHE_HOME'): monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('GARBAGE_FASTAI_CACHE', str(tmp_path/'cache'))
-    for name in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'): monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures('own_home')
 
 def photos(folder, names):
     for n in names:

@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageFile, ImageFilter
 
 from bad_files import encode, picture
-from garbage_fastai import images
+from garbage_fastai import images, scan
 from garbage_fastai.images import ImageProblem, open_image
 from garbage_fastai.scan import dhash, find_images, scan_images, QUALITY_SCORES, check_quality, sharpness
 
@@ -75,7 +75,7 @@ def test_links(tree):
 
 def test_empty(tmp_path):
     for table in (scan_images(tmp_path), scan_images([])):
-        assert len(table) == 0 and list(table.columns) == list(images._COLUMNS) and table.ok.dtype == bool and table.width.dtype.kind == 'i'
+        assert len(table) == 0 and list(table.columns) == list(scan._COLUMNS) and table.ok.dtype == bool and table.width.dtype.kind == 'i'
         assert table[~table.ok].empty
 
 def test_columns(tmp_path):
@@ -166,10 +166,10 @@ def test_killed(forty):
 @pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork, to hand a patched decoder to the workers')
 def test_a_file_that_kills_its_worker(forty, monkeypatch):
     ctx = multiprocessing.get_context('fork')
-    monkeypatch.setattr(images, 'ProcessPoolExecutor', lambda n, **kw: ProcessPool(n, mp_context=ctx, **kw))
+    monkeypatch.setattr(scan, 'ProcessPoolExecutor', lambda n, **kw: ProcessPool(n, mp_context=ctx, **kw))
     from concurrent.futures import ProcessPoolExecutor as ProcessPool
     kill,decode = {(forty/f'{i:02}.jpg').read_bytes() for i in (7, 31)},images.decode_image
-    monkeypatch.setattr(images, 'decode_image', lambda data, *args: os._exit(9) if data in kill else decode(data, *args))
+    monkeypatch.setattr(scan, 'decode_image', lambda data, *args: os._exit(9) if data in kill else decode(data, *args))
     t = scan_images(forty, workers=2)
     assert len(t) == 40 and [Path(p).stem for p in t.path[~t.ok]] == ['07', '20', '31']
     assert t.reason[7].startswith('crashes its decoder') and t.reason[31].startswith('crashes its decoder')

@@ -11,14 +11,9 @@ from garbage_fastai.splits import (
     PARTS, check_splits, parse_fractions, photo_ids, published_split, read_splits, save_splits, split_counts,
     split_hash, split_images, kfold_tables)
 
-pytestmark = pytest.mark.filterwarnings('error')
+pytestmark = [pytest.mark.filterwarnings('error'), pytest.mark.usefixtures('own_home')]
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.delenv('GARBAGE_FASTAI_DATA', raising=False)
-    monkeypatch.setenv('GARBAGE_FASTAI_CACHE', str(tmp_path/'cache'))
 
 def make(counts, folder='photos'):
     rows = [(f'{folder}/{c}/{i}.jpg', c) for c,n in counts.items() for i in range(n)]  # file names are the same in all classes
@@ -333,6 +328,7 @@ def test_large_table_is_quick():
 # ---- folds
 @settings(quick_folds, max_examples=20)
 @given(st.lists(st.integers(6, 25), min_size=2, max_size=4), st.integers(3, 6), st.integers(0, 1000), st.randoms(use_true_random=False))
+@pytest.mark.filterwarnings('ignore::garbage_fastai.core.GarbageWarning')
 def test_folds(sizes, k, seed, rnd):
     t = pd.DataFrame([(f'photos/{c}/{i}.jpg', f'c{c}', i % 7 != 6) for c,n in enumerate(sizes) for i in range(n)], columns=['path', 'label', 'ok'])
     t = pd.concat([t, pd.DataFrame(dict(path=['photos/stray.jpg'], label=[''], ok=[True]))], ignore_index=True)
