@@ -1,5 +1,5 @@
 "Splits: shares, determinism and groups for arbitrary tables; files written by people; TrashNet's own split on the real photos."
-import os
+import warnings, os
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from conftest import make_table, quick_folds
 from garbage_fastai import splits as S
+from garbage_fastai.core import GarbageWarning
 from garbage_fastai.splits import (
     PARTS, check_splits, parse_fractions, photo_ids, published_split, read_splits, save_splits, split_counts,
     split_hash, split_images, kfold_tables)
@@ -328,8 +329,8 @@ def test_large_table_is_quick():
 # ---- folds
 @settings(quick_folds, max_examples=20)
 @given(st.lists(st.integers(6, 25), min_size=2, max_size=4), st.integers(3, 6), st.integers(0, 1000), st.randoms(use_true_random=False))
-@pytest.mark.filterwarnings('ignore::garbage_fastai.core.GarbageWarning')
 def test_folds(sizes, k, seed, rnd):
+    warnings.simplefilter('ignore', GarbageWarning)  # of the stray
     t = pd.DataFrame([(f'photos/{c}/{i}.jpg', f'c{c}', i % 7 != 6) for c,n in enumerate(sizes) for i in range(n)], columns=['path', 'label', 'ok'])
     t = pd.concat([t, pd.DataFrame(dict(path=['photos/stray.jpg'], label=[''], ok=[True]))], ignore_index=True)
     used = t.ok & (t.label != '')
