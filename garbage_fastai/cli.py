@@ -569,17 +569,14 @@ def predict(
     bs:Annotated[int, typer.Option(min=1, help='Photos a batch')]=64,
     precision:PrecisionOption='auto',
     shard:Annotated[Optional[str], typer.Option(
-        help='Only a part of the photos, as 2/8 for the second of eight; all parts together are all '
-             'photos; not given: all')]=None,
+        help='Only a part of the photos, as 2/8 for the second of eight; not given: all')]=None,
     engine:Annotated[str, typer.Option(
-        help='torch, onnx, openvino, or auto: for a thousand photos or more the fastest here, else '
-             'torch; ray: on a cluster, see the page sort')]='auto',
+        help='torch, onnx, openvino; auto: from a thousand photos on the fastest here; ray: on a cluster')]='auto',
     workers:Annotated[Optional[int], typer.Option(min=1,
         help='Workers of --engine ray; not given: one a GPU, or one for each two processors')]=None,
     every:Annotated[int, typer.Option(min=1, help='Take every n-th frame of a video; a row a frame')]=30,
     draft:Annotated[bool, typer.Option('--draft',
-        help='Decode large JPEGs smaller: twice as fast at 12 megapixels, with not quite the same '
-             'answers')]=False,
+        help='Decode large JPEGs smaller: twice as fast at 12 megapixels, answers differ slightly')]=False,
     submission:Annotated[Optional[Path], typer.Option(
         help='Also write a CSV file for Kaggle here: two columns, nothing else; not given: none')]=None,
     submission_columns:Annotated[str, typer.Option(
