@@ -305,7 +305,7 @@ def train_several(
 @recipe_options
 def train(
     data:DataArgument,
-    out:Annotated[Path, typer.Option(help='Folder for all that the run leaves; not there yet')],
+    out:Annotated[Path, typer.Option(help='Output folder of the run; must not exist yet')],
     labels:LabelsOption=None,
     path_col:PathColOption=None,
     label_col:LabelColOption=None,
@@ -566,7 +566,7 @@ def predict(
         help='CSV file to write; not given: predictions.csv, or predictions-2-of-8.csv for a shard')]=None,
     copy_into:Annotated[Optional[Path], typer.Option(
         help='Also copy each photo into DIR/CLASS; not given: no photo is copied')]=None,
-    bs:Annotated[int, typer.Option(min=1, help='Photos a batch')]=64,
+    bs:Annotated[int, typer.Option(min=1, help='Batch size')]=64,
     precision:PrecisionOption='auto',
     shard:Annotated[Optional[str], typer.Option(
         help='Only a part of the photos, as 2/8 for the second of eight; not given: all')]=None,

@@ -100,8 +100,8 @@ class Recipe(Mapping):
         words=('auto','same'), **_PIXELS)
     epochs:int = recipe_field(15, 'Epochs of head and body together, after the head alone', **_COUNT)
     lr:float = recipe_field(2e-3,
-        'Greatest learning rate of the head; the body gets half', 'float', least=0, above=True)
-    bs:int = recipe_field(32, 'Photos a batch', 'int', least=2)
+        'Maximum learning rate of the head; the body gets half', 'float', least=0, above=True)
+    bs:int = recipe_field(32, 'Batch size', 'int', least=2)
     split:str = recipe_field('auto',
         'Percent train/valid/test as 50/25/25; folders, as folders train, valid and test give it; '
         'published; a CSV file; or auto: as the folders give it, else 50/25/25')
@@ -119,9 +119,9 @@ class Recipe(Mapping):
     wise:float = recipe_field(.92, 'Share of the fine-tuned weights in the final ones; the rest are those from before, '
         'which know more of other photos', **_SHARE)
     schedule:str = recipe_field('one-cycle',
-        'How the learning rate goes: one-cycle, cyclic or smooth', words=('one-cycle','cyclic','smooth'))
+        'Learning-rate schedule: one-cycle, cyclic or smooth', words=('one-cycle','cyclic','smooth'))
     patience:int|None = recipe_field(None,
-        'Stop after so many epochs without a lower validation loss; not given: never', 'int', least=1)
+        'Early stopping: epochs to wait for a lower validation loss; not given: never', 'int', least=1)
     precision:str = recipe_field('auto', 'auto, fp32, bf16 or fp16', words=('auto','fp32','bf16','fp16'))
     freeze:int|str = recipe_field(5,
         'body, none, or how many stages from the input stay frozen', words=('body','none'), **_COUNT)
@@ -136,9 +136,9 @@ class Recipe(Mapping):
     wd:float = recipe_field(.05, 'Weight decay', 'float', least=0)
     head_epochs:int = recipe_field(20, 'Epochs of the head alone, on the frozen body', **_COUNT)
     wanted_precision:float = recipe_field(.98,
-        'How many of the photos that are sorted without a person shall be right, as a share', **_SHARE)
+        'Target accuracy on photos sorted without a person, as a share', **_SHARE)
     cache:str = recipe_field('auto',
-        'ram keeps the decoded photos in memory, disk reads them each epoch, auto looks whether they fit',
+        'ram keeps the decoded photos in memory, disk reads them each epoch, auto checks whether they fit',
         words=('auto','ram','disk'))
     workers:int|None = recipe_field(None,
         'Processes that load photos; not given: none where the photos are in memory', **_COUNT)

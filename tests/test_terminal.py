@@ -99,7 +99,8 @@ def test_the_installed_command(photos, tmp_path):
     "Without a fork of this process: a new one, in a terminal"
     out = tmp_path/'run'
     args = [str(o) for o in ['-m','garbage_fastai','train', photos, '--out', out, *TOY, '--epochs', EPOCHS]]
-    p = pexpect.spawn(sys.executable, args, timeout=120, encoding='utf-8', dimensions=(24,60))
+    heed = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # as above, where it is ignored
+    p = pexpect.spawn(sys.executable, args, timeout=120, encoding='utf-8', dimensions=(24,60), **heed)
     wait_for(lambda: epochs_in(out)>=1)
     p.sendintr()
     p.expect(pexpect.EOF)
