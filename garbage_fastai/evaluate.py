@@ -10,7 +10,7 @@ __all__ = ['wilson_interval', 'macro_f1_interval', 'find_vocab', 'class_probs', 
 # %% ../nbs/32_evaluate.ipynb #0bec49bb
 from math import ceil, sqrt
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 from fastcore.basics import patch
 from sklearn import metrics as skm
 from .core import label_text, tidy_table
