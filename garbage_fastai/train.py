@@ -103,7 +103,9 @@ def drop_unlabelled(
     "Leave out the photos without a label in a part valid or test that the folders give, and say so"
     unlabelled = is_unlabelled(table)
     if not unlabelled.any(): return table
-    print(f"{unlabelled.sum()} photos have no label and take no part, such as {table['path'][unlabelled].iloc[0]}")
+    n,first = unlabelled.sum(),table['path'][unlabelled].iloc[0]
+    if n == 1: print(f'1 photo has no label and takes no part: {first}')
+    else: print(f'{n} photos have no label and take no part, such as {first}')
     return table[~unlabelled].reset_index(drop=True)
 
 # %% ../nbs/42_train.ipynb #e5e95591
