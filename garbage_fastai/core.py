@@ -9,7 +9,7 @@ __all__ = ['GarbageWarning', 'own_warnings', 'default_mode', 'write_file', 'writ
            'label_text', 'path_text', 'is_ok', 'tidy_table', 'import_extra', 'pair', 'free_memory', 'end_with_parent']
 
 # %% ../nbs/10_core.ipynb #e5e09864
-import importlib, json, multiprocessing, numbers, os, re, sys, tempfile, threading, warnings
+import importlib, json, numbers, os, re, sys, threading, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,7 @@ def write_file(
     data:str|bytes # What the file will hold
 ) -> Path: # `path`
     "Write a file in one step"
+    import tempfile  # here, so that `--help` need not wait for it
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     final = Path(os.path.realpath(path))  # a link stays one
@@ -168,6 +169,7 @@ def free_memory() -> int: # Bytes
 # %% ../nbs/10_core.ipynb #ebb55057
 def end_with_parent():
     "In a worker process: end when the process that started it is gone, even if it was killed"
+    import multiprocessing  # here, so that `--help` need not wait for it
     def wait():
         multiprocessing.parent_process().join()
         os._exit(1)
